@@ -1,0 +1,3 @@
+"""orchestra: compose files on plain Linux."""
+
+__version__ = "0.1.0"

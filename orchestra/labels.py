@@ -1,0 +1,20 @@
+"""Label keys: Docker Compose's own, so that files, scripts and tools carry over."""
+
+from __future__ import annotations
+
+PREFIX = "com.docker.compose"
+PROJECT = f"{PREFIX}.project"
+SERVICE = f"{PREFIX}.service"
+NUMBER = f"{PREFIX}.container-number"
+ONEOFF = f"{PREFIX}.oneoff"
+CONFIG_HASH = f"{PREFIX}.config-hash"
+IMAGE = f"{PREFIX}.image"
+WORKING_DIR = f"{PREFIX}.project.working_dir"
+CONFIG_FILES = f"{PREFIX}.project.config_files"
+ENVIRONMENT_FILE = f"{PREFIX}.project.environment_file"
+DEPENDS_ON = f"{PREFIX}.depends_on"
+NETWORK = f"{PREFIX}.network"
+VOLUME = f"{PREFIX}.volume"
+SLUG = f"{PREFIX}.slug"
+REPLACE = f"{PREFIX}.replace"
+VERSION = f"{PREFIX}.version"

@@ -1,0 +1,103 @@
+"""Where orchestra keeps its files, as one frozen value.
+
+``ORCHESTRA_ROOT`` (or ``--root``) moves everything below one directory, so that several
+independent engines run side by side (tests do). All directories are private to their owner (0700).
+
+    <lib>/                     /var/lib/orchestra        <root>/lib
+        state.sqlite           the daemon's database (one writer)
+        images/                content store (see images/store.py)
+        containers/<id>/       upper/ work/ hosts hostname resolv.conf logs/
+        volumes/<name>/_data   named and anonymous volumes
+        builds/                scratch of the builder
+    <run>/                     /run/orchestra            <root>/run
+        daemon.sock daemon.lock daemon.log
+        shims/<project>.sock
+        containers/<id>/       bundle: config.json state.json
+        mnt/                   the one mount point for container roots (in their own namespaces)
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class Paths:
+    """``lib`` survives a reboot, ``run`` does not; ``name`` tells engines of one machine apart
+    (used in cgroup, link and nft table names; empty for the default engine)."""
+
+    lib: Path
+    run: Path
+    name: str = ""
+
+    @classmethod
+    def from_environment(cls, environ: Mapping[str, str], *, root: str | None = None) -> Paths:
+        """``root`` wins over ``ORCHESTRA_ROOT``; without both, the system directories for root and
+        the XDG directories for a user."""
+        chosen = root or environ.get("ORCHESTRA_ROOT")
+        if chosen:
+            base = Path(os.path.abspath(chosen))
+            return cls(base / "lib", base / "run", _short_name(base))
+        if os.geteuid() == 0:
+            return cls(Path("/var/lib/orchestra"), Path("/run/orchestra"))
+        home = Path(environ.get("HOME", "/"))
+        data = Path(environ.get("XDG_DATA_HOME") or home / ".local/share")
+        runtime = Path(environ.get("XDG_RUNTIME_DIR") or f"/run/user/{os.geteuid()}")
+        return cls(data / "orchestra", runtime / "orchestra", f"u{os.geteuid()}")
+
+    @property
+    def database(self) -> Path:
+        return self.lib / "state.sqlite"
+
+    @property
+    def images(self) -> Path:
+        return self.lib / "images"
+
+    @property
+    def containers(self) -> Path:
+        return self.lib / "containers"
+
+    @property
+    def volumes(self) -> Path:
+        return self.lib / "volumes"
+
+    @property
+    def builds(self) -> Path:
+        return self.lib / "builds"
+
+    @property
+    def socket(self) -> Path:
+        return self.run / "daemon.sock"
+
+    @property
+    def shims(self) -> Path:
+        return self.run / "shims"
+
+    @property
+    def bundles(self) -> Path:
+        return self.run / "containers"
+
+    @property
+    def mountpoint(self) -> Path:
+        return self.run / "mnt"
+
+    @property
+    def scope(self) -> str:
+        """The word that marks this engine's kernel objects: ``orchestra`` or ``orchestra-<name>``."""
+        return f"orchestra-{self.name}" if self.name else "orchestra"
+
+    def make(self) -> None:
+        """Create the directories, private to their owner."""
+        for folder in (self.lib, self.run, self.images, self.containers, self.volumes, self.builds,
+                       self.shims, self.bundles, self.mountpoint):
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+
+def _short_name(base: Path) -> str:
+    """Six hex digits of the path: stable, and short enough for a link name (15 bytes)."""
+    import hashlib
+
+    return hashlib.sha256(os.fsencode(base)).hexdigest()[:6]
