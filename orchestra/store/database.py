@@ -28,7 +28,7 @@ class Database:
         self._lock = threading.RLock()
         self._depth = 0
         try:
-            self._connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=10)
+            self._connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
             self._prepare(migrations)
         except sqlite3.Error as error:
             raise OrchestraError(
@@ -42,7 +42,7 @@ class Database:
         version = int(self._connection.execute("PRAGMA user_version").fetchone()[0])
         if version > len(migrations):
             raise OrchestraError(
-                f"the database {self.path} has schema version {version}, this program knows {len(migrations)}",
+                f"the database {self.path} has schema version {version}, known is {len(migrations)}",
                 hint="it was written by a newer orchestra; use that one",
             )
         for number in range(version, len(migrations)):

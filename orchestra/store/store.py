@@ -60,7 +60,7 @@ class Store:
 
     def containers(self) -> list[ContainerRecord]:
         rows = self._database.query(f"SELECT {_CONTAINER} FROM containers ORDER BY created, id")
-        return [ContainerRecord(*row[:5], json.loads(row[5]), json.loads(row[6])) for row in rows]
+        return [ContainerRecord(row[0], row[1], row[2], row[3], row[4], json.loads(row[5]), json.loads(row[6])) for row in rows]
 
     def set_container_state(self, container_id: str, state: Mapping[str, Any]) -> None:
         self._database.execute("UPDATE containers SET state=? WHERE id=?", (_pack(state), container_id))
@@ -100,7 +100,7 @@ class Store:
 
     def networks(self) -> list[NetworkRecord]:
         rows = self._database.query("SELECT id, name, created, data FROM networks ORDER BY created, id")
-        return [NetworkRecord(*row[:3], json.loads(row[3])) for row in rows]
+        return [NetworkRecord(row[0], row[1], row[2], json.loads(row[3])) for row in rows]
 
     def set_network_data(self, network_id: str, data: Mapping[str, Any]) -> None:
         self._database.execute("UPDATE networks SET data=? WHERE id=?", (_pack(data), network_id))
@@ -123,7 +123,7 @@ class Store:
 
     def volumes(self) -> list[VolumeRecord]:
         rows = self._database.query("SELECT name, created, data FROM volumes ORDER BY name")
-        return [VolumeRecord(*row[:2], json.loads(row[2])) for row in rows]
+        return [VolumeRecord(row[0], row[1], json.loads(row[2])) for row in rows]
 
     def remove_volume(self, name: str) -> None:
         self._database.execute("DELETE FROM volumes WHERE name=?", (name,))
@@ -166,11 +166,12 @@ class Store:
         with self.transaction():
             self._database.execute_many(f"INSERT INTO events ({_EVENT}) VALUES (?,?,?,?,?,?)", rows)
             if self._last_event % (EVENT_LIMIT // 10) < len(rows):
-                self._database.execute("DELETE FROM events WHERE number <= ?", (self._last_event - EVENT_LIMIT,))
+                oldest = self._last_event - EVENT_LIMIT
+                self._database.execute("DELETE FROM events WHERE number <= ?", (oldest,))
 
     def events(self, *, since: float = 0.0) -> Iterator[EventRecord]:
         rows = self._database.query(f"SELECT {_EVENT} FROM events WHERE time >= ? ORDER BY number", (since,))
-        return (EventRecord(*row[:5], json.loads(row[5])) for row in rows)
+        return (EventRecord(row[0], row[1], row[2], row[3], row[4], json.loads(row[5])) for row in rows)
 
     # projects
 
