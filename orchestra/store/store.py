@@ -60,7 +60,10 @@ class Store:
 
     def containers(self) -> list[ContainerRecord]:
         rows = self._database.query(f"SELECT {_CONTAINER} FROM containers ORDER BY created, id")
-        return [ContainerRecord(row[0], row[1], row[2], row[3], row[4], json.loads(row[5]), json.loads(row[6])) for row in rows]
+        return [
+            ContainerRecord(row[0], row[1], row[2], row[3], row[4], json.loads(row[5]), json.loads(row[6]))
+            for row in rows
+        ]
 
     def set_container_state(self, container_id: str, state: Mapping[str, Any]) -> None:
         self._database.execute("UPDATE containers SET state=? WHERE id=?", (_pack(state), container_id))
