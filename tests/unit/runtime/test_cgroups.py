@@ -1,0 +1,225 @@
+"""Cgroup logic without a kernel: probing, device rules, and version 2 on a directory of plain files."""
+
+from __future__ import annotations
+
+import os
+import struct
+from pathlib import Path
+
+import pytest
+
+from orchestra.errors import OrchestraError, UnsupportedError
+from orchestra.runtime.cgroups import Mode, devices, files, manager
+from orchestra.runtime.cgroups.probe import parse, probe
+from orchestra.runtime.cgroups.v1 import Version1
+from orchestra.runtime.cgroups.v2 import Version2, io_weight, swap_max, weight_of_shares
+
+HYBRID = """\
+31 23 0:28 / /sys/fs/cgroup rw - tmpfs tmpfs rw,mode=755
+32 31 0:29 / /sys/fs/cgroup/cpu,cpuacct rw,relatime - cgroup cgroup rw,cpu,cpuacct
+33 31 0:30 / /sys/fs/cgroup/mem\\040ory rw shared:4 - cgroup cgroup rw,memory
+40 31 0:37 / /sys/fs/cgroup/systemd rw - cgroup cgroup rw,xattr,release_agent=/x,name=systemd
+41 31 0:38 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw,nsdelegate
+"""
+
+
+def test_mountinfo_of_a_hybrid_machine() -> None:
+    v1, v2 = parse(HYBRID)
+    assert v1 == {
+        "cpu": "/sys/fs/cgroup/cpu,cpuacct", "cpuacct": "/sys/fs/cgroup/cpu,cpuacct",
+        "memory": "/sys/fs/cgroup/mem ory", "name=systemd": "/sys/fs/cgroup/systemd",
+    }
+    assert v2 == "/sys/fs/cgroup/unified"
+
+
+def test_the_kind_of_the_machine(tmp_path: Path) -> None:
+    table = tmp_path / "mountinfo"
+    table.write_text(HYBRID)
+    assert probe(str(table)).kind == "hybrid"
+    table.write_text("41 31 0:38 / /nowhere/cg rw - cgroup2 cgroup2 rw\n")
+    assert probe(str(table)).kind == "v2"
+    table.write_text(HYBRID.splitlines()[1])
+    assert probe(str(table)).kind == "v1"
+    table.write_text("")
+    assert probe(str(table)).describe().startswith("none")
+
+
+def test_joined_controllers_share_a_hierarchy() -> None:
+    v1, v2 = parse(HYBRID)
+    assert Mode("hybrid", v1, v2, ()).hierarchies()["/sys/fs/cgroup/cpu,cpuacct"] == ["cpu", "cpuacct"]
+
+
+@pytest.mark.parametrize("path", ["x", "/", "/a/../b", "/a/", "/a\0b"])
+def test_bad_paths_are_refused(path: str) -> None:
+    with pytest.raises(OrchestraError):
+        manager(path, Mode("v2", {}, "/nowhere", ()))
+
+
+def test_the_version_is_chosen_by_the_mode() -> None:
+    assert isinstance(manager("/a", Mode("v2", {}, "/nowhere", ())), Version2)
+    assert isinstance(manager("/a", Mode("hybrid", {}, "/nowhere", ())), Version1)
+
+
+# Device rules
+
+DENY = {"allow": False, "access": "rwm"}
+
+
+def test_default_devices_are_always_allowed() -> None:
+    rules = devices.normalise([DENY])
+    assert not rules.allow
+    assert rules.permits("c", 1, 3, "rw")
+    assert rules.permits("c", 136, 7, "rw")
+    assert rules.permits("b", 8, 0, "m")
+    assert not rules.permits("b", 8, 0, "r")
+
+
+def test_no_list_means_deny() -> None:
+    assert devices.normalise(None).exceptions == devices.normalise([DENY]).exceptions
+
+
+def test_rules_of_one_device_are_merged_and_taken_back() -> None:
+    disk = {"type": "b", "major": 8, "minor": 0}
+    read, write = {"allow": True, "access": "r", **disk}, {"allow": True, "access": "w", **disk}
+    rules = devices.normalise([DENY, read, write])
+    assert rules.permits("b", 8, 0, "rw")
+    rules = devices.normalise([DENY, read, write, {"allow": False, "access": "w", **disk}])
+    assert rules.permits("b", 8, 0, "r")
+    assert not rules.permits("b", 8, 0, "rw")
+
+
+def test_denying_a_part_of_a_wider_rule_is_refused() -> None:
+    with pytest.raises(UnsupportedError, match="takes away part"):
+        devices.normalise([DENY, {"allow": True, "type": "c", "major": 10, "access": "rwm"},
+                           {"allow": False, "type": "c", "major": 10, "minor": 200, "access": "rwm"}])
+
+
+def run(code: bytes, kind: str, major: int, minor: int, access: str) -> bool:
+    """An interpreter for the few instructions the device program uses."""
+    bits = sum({"m": 1, "r": 2, "w": 4}[letter] for letter in access)
+    context = struct.pack("<III", bits << 16 | {"b": 1, "c": 2}[kind], major, minor)
+    registers, place = [0] * 11, 0
+    while True:
+        op, pair, offset, value = struct.unpack_from("<BBhi", code, place * 8)
+        target, source = pair & 15, pair >> 4
+        place += 1
+        if op == 0x61:
+            registers[target] = struct.unpack_from("<I", context, offset)[0]
+        elif op == 0x54:
+            registers[target] &= value
+        elif op == 0x74:
+            registers[target] >>= value
+        elif op == 0xBF:
+            registers[target] = registers[source]
+        elif op == 0xB7:
+            registers[target] = value
+        elif op == 0x55:
+            place += offset if registers[target] != value else 0
+        elif op == 0x5D:
+            place += offset if registers[target] != registers[source] else 0
+        elif op == 0x15:
+            place += offset if registers[target] == value else 0
+        else:
+            assert op == 0x95
+            return bool(registers[0])
+
+
+LISTS = [
+    [DENY],
+    [{"allow": True, "access": "rwm"}],
+    [{"allow": True, "access": "rwm"}, {"allow": False, "type": "b", "major": 8, "access": "w"}],
+    [DENY, {"allow": True, "type": "b", "major": 8, "minor": 0, "access": "r"},
+     {"allow": True, "type": "c", "major": 10, "access": "rw"}],
+]
+
+
+@pytest.mark.parametrize("rules", LISTS)
+def test_the_program_decides_as_the_rules(rules: list[dict[str, object]]) -> None:
+    state = devices.normalise(rules)
+    code = devices.program(state)
+    for kind in "bc":
+        for major in (1, 8, 10, 136):
+            for minor in (0, 3, 200):
+                for access in ("r", "w", "m", "rw", "rwm"):
+                    assert run(code, kind, major, minor, access) == state.permits(kind, major, minor, access)
+
+
+# Version 2 on plain files
+
+FILES = [
+    "memory.max", "memory.low", "memory.high", "memory.swap.max", "memory.current", "cpu.weight", "cpu.max",
+    "cpu.max.burst", "cpu.idle", "cpuset.cpus", "pids.max", "io.max", "io.weight", "cgroup.freeze", "cgroup.kill",
+]
+
+
+@pytest.fixture
+def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Version2, list[tuple[str, str]]]:
+    folder = tmp_path / "orchestra-x/p/c"
+    folder.mkdir(parents=True)
+    for name in FILES:
+        (folder / name).write_text("0\n")
+    for place in (tmp_path, folder.parent.parent, folder.parent):
+        (place / "cgroup.controllers").write_text("cpu memory pids\n")
+        (place / "cgroup.subtree_control").write_text("cpu\n")
+    written: list[tuple[str, str]] = []
+
+    def write(path: str, text: str) -> None:
+        written.append((os.path.relpath(path, tmp_path), text))
+
+    monkeypatch.setattr(files, "write", write)
+    monkeypatch.setattr("orchestra.linux.bpf.replace_device_program", lambda group, code: None)
+    return Version2("/orchestra-x/p/c", Mode("v2", {}, str(tmp_path), ("cpu", "memory", "pids"))), written
+
+
+def test_v2_controllers_are_enabled_from_the_root_down(fake: tuple[Version2, list[tuple[str, str]]]) -> None:
+    group, written = fake
+    assert group.create({}) == []
+    assert written == [(f"{place}cgroup.subtree_control", "+memory +pids")
+                       for place in ("", "orchestra-x/", "orchestra-x/p/")]
+
+
+def test_v2_limits(fake: tuple[Version2, list[tuple[str, str]]]) -> None:
+    group, written = fake
+    warnings = group.update({
+        "memory": {"limit": 100, "swap": 150, "reservation": 50, "swappiness": 5},
+        "cpu": {"shares": 1024, "quota": 50000, "period": 100000, "burst": 10, "cpus": "0-1"},
+        "pids": {"limit": 0},
+        "blockIO": {"weight": 10, "throttleReadBpsDevice": [{"major": 8, "minor": 0, "rate": 7}]},
+        "hugepageLimits": [{"pageSize": "2MB", "limit": 0}],
+        "unified": {"memory.high": "99"},
+    })
+    assert [(name.rpartition("/")[2], text) for name, text in written] == [
+        ("memory.swap.max", "50"), ("memory.max", "100"), ("memory.low", "50"),
+        ("cpu.weight", "100"), ("cpu.max", "50000 100000"), ("cpu.max.burst", "10"), ("cpuset.cpus", "0-1"),
+        ("pids.max", "max"), ("io.weight", "default 1"), ("io.max", "8:0 rbps=7"), ("memory.high", "99"),
+    ]
+    assert [text.partition(":")[0] for text in warnings] == ["memory swappiness", "hugepage limit 2MB"]
+
+
+@pytest.mark.parametrize("name", ["cgroup.procs", "../x.y", "memory", "nothing.here"])
+def test_v2_unified_names_are_checked(fake: tuple[Version2, list[tuple[str, str]]], name: str) -> None:
+    with pytest.raises(OrchestraError):
+        fake[0].update({"unified": {name: "1"}})
+
+
+def test_conversions() -> None:
+    assert [weight_of_shares(number) for number in (2, 1024, 262144)] == [1, 100, 10000]
+    assert [io_weight(number) for number in (10, 1000)] == [1, 10000]
+    assert [swap_max(*pair) for pair in ((-1, 5), (5, 5), (7, 5))] == ["max", "0", "2"]
+    with pytest.raises(OrchestraError):
+        swap_max(3, 5)
+
+
+def test_v1_refuses_unified() -> None:
+    with pytest.raises(UnsupportedError):
+        Version1("/x", Mode("v1", {}, None, ())).update({"unified": {"memory.high": "1"}})
+
+
+def test_v1_names_missing_controllers() -> None:
+    nothing = Version1("/x", Mode("none", {}, None, ()))
+    warnings = nothing.create({"memory": {"limit": 1}, "pids": {"limit": 1}})
+    assert warnings == [
+        "memory limit: this machine has no memory cgroup controller",
+        "pids limit: this machine has no pids cgroup controller",
+        "device rules: this machine has no devices cgroup controller",
+    ]
