@@ -52,8 +52,15 @@ class Store:
         try:
             self._database.execute(
                 f"INSERT INTO containers ({_CONTAINER}) VALUES (?,?,?,?,?,?,?)",
-                (record.id, record.name, record.project, record.phase, record.created,
-                 _pack(record.spec), _pack(record.state)),
+                (
+                    record.id,
+                    record.name,
+                    record.project,
+                    record.phase,
+                    record.created,
+                    _pack(record.spec),
+                    _pack(record.state),
+                ),
             )
         except sqlite3.IntegrityError:
             raise _taken("container", record.name) from None
@@ -181,8 +188,13 @@ class Store:
     def save_project(self, record: ProjectRecord) -> None:
         self._database.execute(
             f"INSERT OR REPLACE INTO projects ({_PROJECT}) VALUES (?,?,?,?,?)",
-            (record.name, record.working_dir, json.dumps(record.files), _pack(record.desired),
-             record.updated),
+            (
+                record.name,
+                record.working_dir,
+                json.dumps(record.files),
+                _pack(record.desired),
+                record.updated,
+            ),
         )
 
     def projects(self) -> list[ProjectRecord]:

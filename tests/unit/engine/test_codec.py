@@ -21,18 +21,33 @@ from orchestra.engine.codec import decode, encode
 
 def test_a_full_spec_comes_back_equal() -> None:
     service = Service(
-        "web", image="x", command=("a", "b"), entrypoint=(), environment={"A": "1", "B": None},
-        healthcheck=HealthCheck(("CMD", "true"), interval=1.5), ports=(Port(80, "8080"),),
-        ulimits={"nofile": Ulimit(1, 2)}, deploy=Deploy(limits=ResourceSet(cpus=0.5)), mem_limit=5,
-        extensions={"x-a": {"b": [1, None]}}, shm_size=0,
+        "web",
+        image="x",
+        command=("a", "b"),
+        entrypoint=(),
+        environment={"A": "1", "B": None},
+        healthcheck=HealthCheck(("CMD", "true"), interval=1.5),
+        ports=(Port(80, "8080"),),
+        ulimits={"nofile": Ulimit(1, 2)},
+        deploy=Deploy(limits=ResourceSet(cpus=0.5)),
+        mem_limit=5,
+        extensions={"x-a": {"b": [1, None]}},
+        shm_size=0,
     )
     spec = ContainerSpec(
-        "p-web-1", service, "sha256:1", labels={"a": "b"}, project="p",
+        "p-web-1",
+        service,
+        "sha256:1",
+        labels={"a": "b"},
+        project="p",
         networks=(NetworkUse("n", NetworkAttachment(("x",), "10.0.0.9"), ("web",), {"l": "other"}),),
-        mounts=(Mount("volume", "/d", volume=VolumeOptions(nocopy=True)),), carried={"/d": "v"},
-        volumes_from=(("c", "ro"),), namespaces={"pid": "host"},
+        mounts=(Mount("volume", "/d", volume=VolumeOptions(nocopy=True)),),
+        carried={"/d": "v"},
+        volumes_from=(("c", "ro"),),
+        namespaces={"pid": "host"},
         files=(FileContent("/run/secrets/a", data="x", mode=0o400),),
-        restart=RestartSpec("always", delay=1.0), auto_remove=True,
+        restart=RestartSpec("always", delay=1.0),
+        auto_remove=True,
     )
     data = json.loads(json.dumps(encode(spec)))
     assert decode(ContainerSpec, data) == spec

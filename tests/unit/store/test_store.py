@@ -25,8 +25,13 @@ from orchestra.store.store import Store
 
 def container(number: int, **changes: object) -> ContainerRecord:
     values: dict[str, object] = {
-        "id": f"{number:064x}", "name": f"c{number}", "project": "p", "phase": "ready",
-        "created": float(number), "spec": {"name": f"c{number}", "text": "äö"}, "state": {"state": "created"},
+        "id": f"{number:064x}",
+        "name": f"c{number}",
+        "project": "p",
+        "phase": "ready",
+        "created": float(number),
+        "spec": {"name": f"c{number}", "text": "äö"},
+        "state": {"state": "created"},
     }
     return ContainerRecord(**{**values, **changes})  # type: ignore[arg-type]
 

@@ -1,0 +1,146 @@
+"""The OCI ``linux.resources`` of a service: cpu, memory, pids, block I/O. Device rules: devices.py.
+
+``deploy.resources.limits`` win over nothing: the loader has checked that they agree with the service's
+own keys. What the machine cannot do is the cgroup manager's to say.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from orchestra.compose.model import BlkioConfig, DeviceRate, ResourceSet, Service
+from orchestra.errors import OrchestraError
+
+PERIOD = 100_000
+
+
+def resources(service: Service, *, cpus: int, swap: bool, warnings: list[str]) -> dict[str, Any]:
+    """``cpus`` is the number of the machine's processors, ``swap`` whether it has swap space."""
+    deploy = service.deploy
+    limits = (deploy.limits if deploy else None) or ResourceSet()
+    reserved = (deploy.reservations if deploy else None) or ResourceSet()
+    found: dict[str, Any] = {}
+    _put(found, "cpu", _cpu(service, limits, reserved, cpus))
+    _put(found, "memory", _memory(service, limits, reserved, swap=swap))
+    pids = service.pids_limit if service.pids_limit is not None else limits.pids
+    if pids is not None and pids > 0:
+        found["pids"] = {"limit": pids}
+    if service.blkio_config:
+        _put(found, "blockIO", _block_io(service.blkio_config))
+    for where, resource in (("limits", limits), ("reservations", reserved)):
+        if resource.generic_resources:
+            warnings.append(f"deploy.resources.{where}.generic_resources is not supported and was ignored")
+    return found
+
+
+def _put(found: dict[str, Any], key: str, value: Mapping[str, Any]) -> None:
+    if value:
+        found[key] = dict(value)
+
+
+def _cpu(service: Service, limits: ResourceSet, reserved: ResourceSet, count: int) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    if service.cpu_shares:
+        found["shares"] = service.cpu_shares
+    elif reserved.cpus:
+        found["shares"] = max(1024, round(reserved.cpus * 1024))
+    cores = service.cpus or limits.cpus or service.cpu_count
+    if not cores and service.cpu_percent:
+        cores = count * service.cpu_percent / 100
+    if cores:
+        if cores > count:
+            raise OrchestraError(f"range of cpus is from 0.01 to {count}, {cores:g} were asked for")
+        found |= {"quota": max(1000, round(cores * PERIOD)), "period": PERIOD}
+    if service.cpu_quota:
+        found["quota"] = service.cpu_quota
+    if service.cpu_period:
+        found["period"] = service.cpu_period
+        if cores and not service.cpu_quota:
+            found["quota"] = max(1000, round(cores * service.cpu_period))
+    if service.cpu_rt_period:
+        found["realtimePeriod"] = service.cpu_rt_period
+    if service.cpu_rt_runtime:
+        found["realtimeRuntime"] = service.cpu_rt_runtime
+    if service.cpuset:
+        found["cpus"] = service.cpuset
+    return found
+
+
+def _memory(service: Service, limits: ResourceSet, reserved: ResourceSet, *, swap: bool) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    limit = service.mem_limit or limits.memory
+    if limit:
+        if limit < 6 << 20:
+            raise OrchestraError(f"minimum memory limit allowed is 6MB, {limit} bytes were asked for")
+        found["limit"] = limit
+    if service.memswap_limit:
+        if service.memswap_limit > 0 and not limit:
+            raise OrchestraError("memswap_limit needs mem_limit to be set too")
+        if limit and 0 < service.memswap_limit < limit:
+            raise OrchestraError("memswap_limit must be at least mem_limit")
+        found["swap"] = service.memswap_limit
+    elif limit and swap:
+        found["swap"] = 2 * limit
+    reservation = service.mem_reservation or reserved.memory
+    if reservation:
+        if limit and reservation > limit:
+            raise OrchestraError("the memory reservation must not be above the memory limit")
+        found["reservation"] = reservation
+    if service.mem_swappiness is not None and service.mem_swappiness >= 0:
+        found["swappiness"] = service.mem_swappiness
+    if service.oom_kill_disable:
+        found["disableOOMKiller"] = True
+    return found
+
+
+def _block_io(config: BlkioConfig) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    if config.weight:
+        found["weight"] = config.weight
+    if config.weight_device:
+        found["weightDevice"] = [{**_device(one.path), "weight": one.rate} for one in config.weight_device]
+    for key, rates in (
+        ("throttleReadBpsDevice", config.device_read_bps),
+        ("throttleReadIOPSDevice", config.device_read_iops),
+        ("throttleWriteBpsDevice", config.device_write_bps),
+        ("throttleWriteIOPSDevice", config.device_write_iops),
+    ):
+        if rates:
+            found[key] = _rates(rates)
+    return found
+
+
+def _rates(rates: Sequence[DeviceRate]) -> list[dict[str, int]]:
+    return [{**_device(one.path), "rate": one.rate} for one in rates]
+
+
+def _device(path: str) -> dict[str, int]:
+    try:
+        number = os.stat(path).st_rdev
+    except OSError as error:
+        raise OrchestraError(f"cannot use device {path} in blkio_config: {error.strerror}") from None
+    return {"major": os.major(number), "minor": os.minor(number)}
+
+
+def resources_from_update(changes: Mapping[str, Any]) -> dict[str, Any]:
+    """What ``update`` is given (cpus, cpu_shares, cpuset, mem_limit, mem_reservation, memswap_limit,
+    pids_limit, …: the service's key names) as an OCI object."""
+    known = {
+        "cpus",
+        "cpu_shares",
+        "cpu_quota",
+        "cpu_period",
+        "cpuset",
+        "mem_limit",
+        "mem_reservation",
+        "memswap_limit",
+        "pids_limit",
+        "cpu_rt_period",
+        "cpu_rt_runtime",
+    }
+    unknown = sorted(set(changes) - known)
+    if unknown:
+        raise OrchestraError(f"cannot update {', '.join(unknown)} of a container")
+    return resources(Service("", **changes), cpus=os.cpu_count() or 1, swap=False, warnings=[])
