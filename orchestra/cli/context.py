@@ -51,7 +51,7 @@ class Context:
         if "-" in options.file:
             stdin_text = sys.stdin.buffer.read()
         return LoadOptions(
-            files=tuple(options.file), project_name=options.project_name or "", project_directory=options.project_directory or "",
+            files=tuple(options.file), project_name=options.project_name, project_directory=options.project_directory,
             profiles=tuple(options.profile), env_files=tuple(options.env_file), environ=self.environ, cwd=self.cwd,
             services=tuple(services), all_resources=options.all_resources, compatibility=options.compatibility,
             stdin=stdin_text, **flags,
@@ -61,7 +61,10 @@ class Context:
         """Load the project; its warnings are printed to standard error. Raises ComposeError."""
         from orchestra.compose import load
 
-        return load(self.load_options(services, **flags), warn=self.warn)
+        return load(self.load_options(services, warn=self._warn_problem, **flags))
+
+    def _warn_problem(self, problem: Any) -> None:
+        self.warn(f"{problem.location}: {problem.message}" if problem.location else problem.message)
 
     def load_or_name(self, services: Sequence[str] = ()) -> tuple[str, Project | None]:
         """The project, or only its name when ``-p`` is given and there is no compose file."""

@@ -149,7 +149,7 @@ def _sorted(items: Any) -> list[Problem]:
 class ComposeError(OrchestraError):
     """A compose project that cannot be loaded: all ``problems`` found, sorted by place."""
 
-    exit_code = 15  # docker compose's code for a file that does not parse
+    exit_code = 1
 
     def __init__(self, problems: tuple[Problem, ...], warnings: tuple[Problem, ...] = ()) -> None:
         self.problems = problems
