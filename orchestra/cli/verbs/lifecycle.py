@@ -1,0 +1,135 @@
+"""stop, start, restart, rm, kill, pause and unpause of a project's containers."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+from typing import TYPE_CHECKING, Any
+
+from orchestra.cli.projects import all_profiles, project_data, timeout_of
+from orchestra.errors import UsageError
+
+if TYPE_CHECKING:
+    from orchestra.cli.context import Context
+
+
+def _services(parser: ArgumentParser) -> None:
+    parser.add_argument("services", nargs="*", metavar="SERVICE")
+
+
+def _timeout(parser: ArgumentParser) -> None:
+    parser.add_argument("-t", "--timeout", type=float, default=None, metavar="SECONDS", help="seconds before SIGKILL")
+
+
+def add_stop(parser: ArgumentParser) -> None:
+    _timeout(parser)
+    _services(parser)
+
+
+def add_start(parser: ArgumentParser) -> None:
+    parser.add_argument("--wait", action="store_true", help="wait until services are running or healthy")
+    parser.add_argument("--wait-timeout", type=float, default=0, metavar="SECONDS")
+    _services(parser)
+
+
+def add_restart(parser: ArgumentParser) -> None:
+    _timeout(parser)
+    parser.add_argument("--no-deps", action="store_true", help="leave services that depend on these alone")
+    _services(parser)
+
+
+def add_rm(parser: ArgumentParser) -> None:
+    parser.add_argument("-f", "--force", action="store_true", help="ask nothing")
+    parser.add_argument("-s", "--stop", action="store_true", help="stop the containers first")
+    parser.add_argument("-v", "--volumes", action="store_true", help="remove anonymous volumes too")
+    _services(parser)
+
+
+def add_kill(parser: ArgumentParser) -> None:
+    parser.add_argument("-s", "--signal", default="SIGKILL")
+    parser.add_argument("--remove-orphans", action="store_true", help="remove containers of services the file does not have")
+    _services(parser)
+
+
+def add_pause(parser: ArgumentParser) -> None:
+    _services(parser)
+
+
+add_unpause = add_pause
+
+
+def _ask(context: Context, op: str, verb: str, args: Namespace, **more: Any) -> Any:
+    with all_profiles(context):
+        name, project = context.load_or_name()
+    data = project_data(project) if project else None
+    return context.call(op, {"verb": verb, "name": name, "project": data, "services": args.services, **more})
+
+
+def run_stop(context: Context, args: Namespace) -> int:
+    _ask(context, "lifecycle", "stop", args, timeout=timeout_of(args))
+    return 0
+
+
+def run_start(context: Context, args: Namespace) -> int:
+    _ask(context, "lifecycle", "start", args)
+    if args.wait or args.wait_timeout:
+        project = context.load(args.services)
+        context.call("up", {
+            "project": project_data(project), "images": {}, "wait_timeout": args.wait_timeout or None,
+            "options": {"services": args.services, "no_recreate": True, "wait": True},
+        })
+    return 0
+
+
+def run_restart(context: Context, args: Namespace) -> int:
+    _ask(context, "lifecycle", "restart", args, timeout=timeout_of(args), no_deps=args.no_deps)
+    return 0
+
+
+def run_rm(context: Context, args: Namespace) -> int:
+    with all_profiles(context):
+        name, project = context.load_or_name()
+    found = context.client.call("containers", {"project": name})
+    wanted = [c for c in found if not args.services or c["service"] in args.services]
+    if not args.stop:
+        wanted = [c for c in wanted if c["state"] in ("created", "exited", "dead")]
+    if not wanted:
+        print("No stopped containers", file=context.stderr)
+        return 0
+    if not args.force:
+        _confirm(context, wanted)
+    data = project_data(project) if project else None
+    context.call("lifecycle", {"verb": "rm", "name": name, "project": data, "services": args.services, "stop": args.stop,
+                               "volumes": args.volumes})
+    return 0
+
+
+def _confirm(context: Context, wanted: list[dict[str, Any]]) -> None:
+    import sys
+
+    names = ", ".join(sorted(c["name"] for c in wanted))
+    print(f"Going to remove {names}\nAre you sure? [yN] ", end="", file=context.stderr, flush=True)
+    answer = sys.stdin.readline().strip().lower()
+    if answer not in ("y", "yes"):
+        raise UsageError("not removed", hint="answer y, or give --force")
+
+
+def run_kill(context: Context, args: Namespace) -> int:
+    _ask(context, "each", "kill", args, signal=args.signal)
+    if args.remove_orphans:
+        name, project = context.load_or_name()
+        if project is not None:
+            known = {*project.services, *project.disabled}
+            for container in context.client.call("containers", {"project": name}):
+                if container["service"] not in known:
+                    context.client.call("container_do", {"verb": "remove", "ref": container["id"], "force": True})
+    return 0
+
+
+def run_pause(context: Context, args: Namespace) -> int:
+    _ask(context, "each", "pause", args)
+    return 0
+
+
+def run_unpause(context: Context, args: Namespace) -> int:
+    _ask(context, "each", "unpause", args)
+    return 0
