@@ -14,6 +14,7 @@ Lock order: blob or layer lock, then ``lock``. Nothing is deleted without ``lock
 
 from __future__ import annotations
 
+import builtins
 import contextlib
 import os
 import re
@@ -161,7 +162,7 @@ class ImageStore:
                 found[entry.config] = self._image(entry, catalog)
         return sorted(found.values(), key=lambda image: (image.created, image.id), reverse=True)
 
-    def layers(self, image: Image, *, sink: Sink = nowhere) -> list[Path]:
+    def layers(self, image: Image, *, sink: Sink = nowhere) -> builtins.list[Path]:
         """The unpacked layers, lowest first; what is missing is unpacked now."""
         from orchestra.images.rootfs import unpack
 
@@ -183,7 +184,7 @@ class ImageStore:
             self.refs.write(catalog)
         return self._image(moved, catalog)
 
-    def remove(self, text: str, *, force: bool = False, prune_parents: bool = True) -> list[str]:
+    def remove(self, text: str, *, force: bool = False, prune_parents: bool = True) -> builtins.list[str]:
         """Untag, and delete the image with its last name. Lines as docker prints them.
         ``prune_parents=False`` leaves the content to the next garbage collection."""
         from orchestra.images.gc import collect, remove
@@ -216,7 +217,7 @@ class ImageStore:
 
         return collect(self, roots=roots, dry_run=dry_run)
 
-    def check(self, *, mend: bool = False, sink: Sink = nowhere) -> list[Finding]:
+    def check(self, *, mend: bool = False, sink: Sink = nowhere) -> builtins.list[Finding]:
         """Verify everything stored; ``mend`` removes what is damaged and rebuilds what can be."""
         from orchestra.images.check import check
 

@@ -1,0 +1,347 @@
+"""From an image's layers to overlay lowerdirs: every layer unpacked once, by chain id.
+
+    layers/<chain-id>/fs         the layer's own files, visible only when whole (rename)
+    layers/<chain-id>/info.json  diff id, bytes, members, warnings
+    layers/<chain-id>.lock       held while it is made: others wait, then find it
+    ingest/layer-<chain-id>/     being made
+
+Layers are unpacked beside each other (:func:`stage`), then published lowest first (:func:`publish`),
+since a directory that a layer only implies takes its look from the layers below.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import queue
+import shutil
+import stat
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from orchestra.events import Progress, Sink, Status, nowhere
+from orchestra.images import layer as layers
+from orchestra.images.compress import Readable, ahead, chunks
+from orchestra.images.digest import Digest, hex_of, new_hash, short
+from orchestra.images.locks import acquire
+from orchestra.images.manifest import Descriptor
+from orchestra.images.mediatype import Compression, layer_compression
+from orchestra.images.problems import DigestError, LayerError, from_os_error
+
+if TYPE_CHECKING:
+    from orchestra.images.image import Image
+    from orchestra.images.store import ImageStore
+
+_WORKERS = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Staged:
+    """A layer unpacked aside and verified, not yet visible."""
+
+    chain_id: Digest
+    diff_id: Digest
+    folder: Path
+    applied: layers.Applied
+
+
+def layer_dir(store: ImageStore, chain_id: str) -> Path:
+    """Where the unpacked layer is or will be."""
+    return store.layers_dir / hex_of(chain_id)
+
+
+def is_unpacked(store: ImageStore, chain_id: str) -> bool:
+    return (layer_dir(store, chain_id) / "info.json").exists()
+
+
+def keep_layer(store: ImageStore, chain_id: str) -> bool:
+    """Whether the layer is unpacked; if so it counts as new, so that a lease protects it."""
+    if not is_unpacked(store, chain_id):
+        return False
+    with contextlib.suppress(OSError):
+        os.utime(layer_dir(store, chain_id))
+        return True
+    return False
+
+
+def info(store: ImageStore, chain_id: str) -> dict[str, Any]:
+    """What is known of an unpacked layer: ``diff_id``, ``size``, ``entries``, ``warnings``."""
+    with contextlib.suppress(OSError, ValueError):
+        found = json.loads((layer_dir(store, chain_id) / "info.json").read_bytes())
+        if isinstance(found, dict):
+            return found
+    return {}
+
+
+def unpack(
+    store: ImageStore, image: Image, *, sink: Sink = nowhere, limits: layers.Limits | None = None
+) -> list[Path]:
+    """The directories of all layers, lowest first; unpacks what is missing, several at a time."""
+    chain = image.chain_ids
+    paths = [layer_dir(store, chain_id) / "fs" for chain_id in chain]
+    if all(is_unpacked(store, chain_id) for chain_id in chain):
+        return paths
+    with store.lease(), contextlib.ExitStack() as held:
+        missing: list[int] = []
+        for number, chain_id in enumerate(chain):  # always lowest first, so that two of us never deadlock
+            if not is_unpacked(store, chain_id):
+                held.enter_context(layer_lock(store, chain_id))
+                if not is_unpacked(store, chain_id):
+                    missing.append(number)
+        with ThreadPoolExecutor(min(_WORKERS, max(1, len(missing))), "unpack") as pool:
+            staged: dict[int, Future[Staged]] = {}
+            for number in missing:
+                staged[number] = pool.submit(
+                    _stage_blob, store, chain[number], image.diff_ids[number],
+                    image.manifest.layers[number], limits, sink,
+                )  # fmt: skip
+            try:
+                for number in missing:
+                    publish(store, staged[number].result(), paths[:number])
+            except BaseException:
+                for future in staged.values():
+                    future.cancel()
+                raise
+    return paths
+
+
+def _stage_blob(
+    store: ImageStore,
+    chain_id: Digest,
+    diff_id: Digest,
+    descriptor: Descriptor,
+    limits: layers.Limits | None,
+    sink: Sink,
+) -> Staged:
+    resource = f"Layer {short(descriptor.digest)}"
+    sink(Progress(resource, "Extracting", total=descriptor.size))
+    with store.blobs.open(descriptor.digest, descriptor.size) as stream:
+        known = Compression.NONE if descriptor.digest == diff_id else None
+        staged = stage(store, chain_id, diff_id, stream, known, limits=limits, trusted=known is not None)
+    sink(Progress(resource, "Pull complete", Status.DONE, current=descriptor.size, total=descriptor.size))
+    return staged
+
+
+@contextlib.contextmanager
+def layer_lock(store: ImageStore, chain_id: str) -> Iterator[None]:
+    """The right to make the layer ``chain_id``."""
+    path = store.layers_dir / f"{hex_of(chain_id)}.lock"
+    fd = acquire(path)
+    assert fd is not None
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            os.unlink(path)
+        os.close(fd)
+
+
+def stage(
+    store: ImageStore,
+    chain_id: Digest,
+    diff_id: Digest,
+    stream: Readable,
+    compression: Compression | None = None,
+    *,
+    limits: layers.Limits | None = None,
+    trusted: bool = False,
+) -> Staged:
+    """Unpack ``stream`` aside and verify its diff id (not if ``trusted``: verified already). The caller
+    holds :func:`layer_lock`. ``compression`` None looks at the first bytes."""
+    folder = store.blobs.ingest / f"layer-{hex_of(chain_id)}"
+    remove_tree(folder)
+    hasher = new_hash(diff_id)
+
+    def hashed() -> Iterator[bytes]:
+        for chunk in chunks(stream, compression):
+            if not trusted:
+                hasher.update(chunk)
+            yield chunk
+
+    try:
+        os.makedirs(folder / "fs", mode=0o700)
+        plain = ahead(hashed())
+        try:
+            applied = layers.apply(plain, folder / "fs", layers.ApplyOptions.for_process(limits))
+        finally:
+            plain.close()  # type: ignore[attr-defined]
+        if not trusted and hasher.hexdigest() != hex_of(diff_id):
+            raise DigestError(f"layer {short(diff_id)} has the wrong content (diff id {hasher.hexdigest()})")
+    except OSError as error:
+        remove_tree(folder)
+        raise from_os_error(error, f"unpacking layer {short(diff_id)}") from error
+    except BaseException:
+        remove_tree(folder)
+        raise
+    return Staged(chain_id, diff_id, folder, applied)
+
+
+def publish(store: ImageStore, staged: Staged, lowers: Sequence[Path]) -> Path:
+    """Make a staged layer visible above ``lowers`` (lowest first), which are visible already."""
+    fs = staged.folder / "fs"
+    try:
+        for path in staged.applied.implied:
+            _look_like_below(fs, path, lowers)
+        data = {
+            "diff_id": staged.diff_id,
+            "size": staged.applied.size,
+            "entries": staged.applied.entries,
+            "warnings": staged.applied.warnings,
+            "made": time.time(),
+        }
+        (staged.folder / "info.json").write_text(json.dumps(data))
+        final = layer_dir(store, staged.chain_id)
+        try:
+            os.rename(staged.folder, final)
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST) or not is_unpacked(store, staged.chain_id):
+                raise
+            remove_tree(staged.folder)
+    except OSError as error:
+        remove_tree(staged.folder)
+        raise from_os_error(error, f"publishing layer {short(staged.diff_id)}") from error
+    return final / "fs"
+
+
+_DIRECTORY_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+def _open_below(root: Path, path: bytes) -> int | None:
+    """A directory inside ``root`` walked without following links; None if it is no such."""
+    fd = os.open(root, _DIRECTORY_FLAGS)
+    for part in path.split(b"/") if path else ():
+        try:
+            inner = os.open(part, _DIRECTORY_FLAGS, dir_fd=fd)
+        except OSError:
+            return None
+        finally:
+            os.close(fd)
+        fd = inner
+    return fd
+
+
+def _look_like_below(fs: Path, path: bytes, lowers: Sequence[Path]) -> None:
+    """Mode, owner, times and attributes of an implied directory from the topmost layer that has it."""
+    target = _open_below(fs, path)
+    if target is None:
+        return
+    try:
+        for lower in reversed(lowers):
+            source = _open_below(lower, path)
+            if source is None:
+                continue
+            try:
+                _copy_look(source, target)
+            finally:
+                os.close(source)
+            return
+    finally:
+        os.close(target)
+
+
+def _copy_look(source: int, target: int) -> None:
+    found = os.fstat(source)
+    if os.geteuid() == 0:
+        os.fchown(target, found.st_uid, found.st_gid)
+    os.fchmod(target, stat.S_IMODE(found.st_mode))
+    for name in os.listxattr(source):
+        if not name.startswith(("trusted.overlay.", "user.overlay.")):
+            with contextlib.suppress(OSError):
+                os.setxattr(target, name, os.getxattr(source, name))
+    os.utime(target, ns=(found.st_atime_ns, found.st_mtime_ns))
+
+
+def remove_tree(path: Path) -> None:
+    """Delete a directory of the store, whatever modes its inside has."""
+
+    def again(function: Any, name: str, _error: Any) -> None:
+        with contextlib.suppress(OSError):
+            os.chmod(os.path.dirname(name), 0o700)
+            os.chmod(name, 0o700, follow_symlinks=False) if os.path.isdir(name) else None
+            function(name)
+
+    shutil.rmtree(path, onerror=again)
+
+
+class LiveUnpack:
+    """Unpacks a layer while it is downloaded: :meth:`feed` it the compressed bytes, then
+    :meth:`finish`. It never blocks the writer for ever: after an error, feeding is a no-op and
+    :meth:`finish` raises. Hold :func:`layer_lock` around its whole life."""
+
+    def __init__(
+        self, store: ImageStore, chain_id: Digest, diff_id: Digest, media_type: str,
+        *, limits: layers.Limits | None = None,
+    ) -> None:  # fmt: skip
+        layer_compression(media_type)  # refuses what is no layer
+        self._line: queue.Queue[bytes | None] = queue.Queue(16)
+        self._rest = b""
+        self._ended = self._failed = False
+        self._result: Future[Staged] = Future()
+
+        def work() -> None:
+            try:
+                self._result.set_result(stage(store, chain_id, diff_id, self, limits=limits))
+            except BaseException as error:
+                self._failed = True
+                self._result.set_exception(error)
+
+        self._thread = threading.Thread(target=work, name="live-unpack", daemon=True)
+        self._thread.start()
+
+    def read(self, size: int, /) -> bytes:
+        """For the unpacking thread."""
+        if not self._rest and not self._ended:
+            item = self._line.get()
+            if item is None:
+                self._ended = True
+            else:
+                self._rest = item
+        data, self._rest = self._rest[:size], self._rest[size:]
+        return data
+
+    def feed(self, data: bytes) -> None:
+        self._put(bytes(data) if data else None)
+
+    def _put(self, item: bytes | None) -> None:
+        if item is None:
+            return
+        while not self._failed:
+            try:
+                self._line.put(item, timeout=0.2)
+                return
+            except queue.Full:
+                continue
+
+    def finish(self) -> Staged:
+        """The end of the bytes; waits for the unpacking. Then :func:`publish` the result."""
+        self._end()
+        return self._result.result()
+
+    def abort(self) -> None:
+        """The download failed: stop and remove what was unpacked."""
+        self._end()
+        with contextlib.suppress(Exception):
+            remove_tree(self._result.result().folder)
+
+    def _end(self) -> None:
+        while not self._failed and not self._result.done():
+            try:
+                self._line.put(None, timeout=0.2)
+                break
+            except queue.Full:
+                continue
+        self._thread.join()
+
+
+def lowerdirs(paths: Sequence[Path]) -> list[str]:
+    """Overlay's order: topmost first."""
+    if not paths:
+        raise LayerError("an image without layers has no root file system")
+    return [str(path) for path in reversed(paths)]
