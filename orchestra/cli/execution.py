@@ -1,0 +1,135 @@
+"""Running a command in a container for the user at this terminal: exec, and attach of a one-off."""
+
+from __future__ import annotations
+
+import os
+import signal
+from typing import TYPE_CHECKING, Any
+
+from orchestra.cli import terminal
+from orchestra.errors import OrchestraError
+
+if TYPE_CHECKING:
+    from orchestra.cli.context import Context
+
+
+def run_exec(context: Context, ref: str, spec: dict[str, Any], *, detach: bool, stdin: bool = True) -> int:
+    """Run ``spec`` (an ExecSpec as data) in ``ref``; returns its exit code."""
+    null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
+    fds = [] if spec["tty"] else ([null] * 3 if detach else [0 if stdin else null, 1, 2])
+    context.stdout.flush()
+    wire = context.client.open("exec", {"ref": ref, "spec": spec, "detach": detach}, fds=fds)
+    os.close(null)
+    try:
+        first = wire.receive()
+        if first is None:
+            raise OrchestraError("the daemon went away in the middle of the command")
+        if "error" in first:
+            raise OrchestraError.from_dict(first["error"])
+        exec_id = first["data"]["exec_id"]
+        handed = wire.take_fds()
+        if handed:
+            _terminal(context, exec_id, handed[0], stdin=stdin)
+        with _forwarded(context, exec_id):
+            last = wire.receive()
+    finally:
+        wire.close()
+    if last is None:
+        raise OrchestraError("the daemon went away in the middle of the command")
+    if "error" in last:
+        raise OrchestraError.from_dict(last["error"])
+    return int(last["result"])
+
+
+def _terminal(context: Context, exec_id: str, master: int, *, stdin: bool) -> None:
+    def resize(rows: int, columns: int) -> None:
+        context.client.call("exec_resize", {"exec_id": exec_id, "rows": rows, "columns": columns})
+
+    try:
+        terminal.Pump(master, resize, stdin=stdin and os.isatty(0)).run()
+    finally:
+        os.close(master)
+
+
+class _forwarded:
+    """Passes SIGINT and SIGTERM on to the command while the block runs (for commands without a terminal)."""
+
+    def __init__(self, context: Context, exec_id: str) -> None:
+        self.context, self.exec_id = context, exec_id
+        self.before: dict[int, Any] = {}
+
+    def __enter__(self) -> None:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            self.before[number] = signal.signal(number, self._pass)
+
+    def _pass(self, number: int, _frame: object) -> None:
+        name = signal.Signals(number).name
+        try:
+            self.context.client.call("exec_signal", {"exec_id": self.exec_id, "signal": name})
+        except OrchestraError:
+            return
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self.before.items():
+            signal.signal(number, handler)
+
+
+def attach(context: Context, ref: str, *, start: bool, stdin: bool, tty: bool, keys: str = "", forward: bool = True) -> int | None:
+    """Connect this terminal to a container (and start it); returns its exit code, None when detached."""
+    context.stdout.flush()
+    sequence = terminal.detach_sequence(keys or terminal.DETACH)
+    if tty:
+        return _attach_terminal(context, ref, sequence, start=start, stdin=stdin)
+    wire = context.client.open("attach", {"ref": ref, "start": start, "stdin": stdin}, fds=[0, 1, 2])
+    before = {}
+    if forward:
+        def passing(number: int, _frame: object) -> None:
+            name = signal.Signals(number).name
+            context.client.call("container_do", {"verb": "kill", "ref": ref, "signal": name})
+
+        before = {n: signal.signal(n, passing) for n in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        return _last(wire)
+    finally:
+        wire.close()
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _attach_terminal(context: Context, ref: str, sequence: bytes, *, start: bool, stdin: bool) -> int | None:
+    """Through a socket pair: the daemon copies between it and the container's terminal."""
+    import socket
+    import threading
+
+    ours, theirs = socket.socketpair()
+    wire = context.client.open("attach", {"ref": ref, "start": start, "stdin": stdin}, fds=[theirs.fileno()] * 3)
+    theirs.close()
+    first = wire.receive()
+    if first is not None and "error" in first:
+        raise OrchestraError.from_dict(first["error"])
+
+    def resize(rows: int, columns: int) -> None:
+        try:
+            context.client.call("resize", {"ref": ref, "rows": rows, "columns": columns})
+        except OrchestraError:
+            return
+
+    now = terminal.size()
+    if now:
+        threading.Timer(0.0, resize, now).start()
+    pump = terminal.Pump(ours.fileno(), resize, sequence, stdin=stdin and os.isatty(0))
+    try:
+        pump.run()
+        return None if pump.detached else _last(wire)
+    finally:
+        ours.close()
+        wire.close()
+
+
+def _last(wire: Any) -> int:
+    for message in wire.messages():
+        if "error" in message:
+            raise OrchestraError.from_dict(message["error"])
+        if "result" in message:
+            return int(message["result"])
+    raise OrchestraError("the daemon went away in the middle of the command")

@@ -1,0 +1,105 @@
+"""``run SERVICE [COMMAND…]``: a one-off container of a service."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+from typing import TYPE_CHECKING, Any
+
+from orchestra.cli import terminal
+from orchestra.cli.projects import image_options, project_data
+from orchestra.cli.verbs.exec import environment
+from orchestra.errors import OrchestraError, UsageError
+
+if TYPE_CHECKING:
+    from orchestra.cli.context import Context
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("-d", "--detach", action="store_true", help="run in the background and print the name")
+    add("--rm", action="store_true", help="remove the container when it stops")
+    add("-e", "--env", action="append", default=[], metavar="KEY=VALUE")
+    add("--env-from-file", action="append", default=[], metavar="FILE")
+    add("--entrypoint", default=None, help="instead of the image's entrypoint")
+    add("-u", "--user", default="")
+    add("-w", "--workdir", default="")
+    add("-v", "--volume", action="append", default=[], metavar="SOURCE:TARGET")
+    add("-p", "--publish", action="append", default=[], metavar="PORT")
+    add("-P", "--service-ports", action="store_true", help="publish the service's ports")
+    add("--no-deps", action="store_true", help="do not start dependencies")
+    add("--name", default="")
+    add("-l", "--label", action="append", default=[], metavar="KEY=VALUE")
+    add("-T", "--no-tty", "--no-TTY", dest="no_tty", action="store_true", help="no terminal")
+    add("-i", "--interactive", action="store_true", default=True, help=argparse.SUPPRESS)
+    add("-t", "--tty", action="store_true", help=argparse.SUPPRESS)
+    add("--build", action="store_true", help="build the image first")
+    add("--pull", choices=["always", "missing", "never", "policy"], default="policy")
+    add("--quiet", action="store_true")
+    add("--quiet-build", action="store_true")
+    add("--quiet-pull", action="store_true")
+    add("--use-aliases", action="store_true", help="answer to the service's name on its networks")
+    add("--cap-add", action="append", default=[], metavar="CAP")
+    add("--cap-drop", action="append", default=[], metavar="CAP")
+    add("--remove-orphans", action="store_true")
+    add("service", metavar="SERVICE")
+    add("command", nargs=argparse.REMAINDER, metavar="COMMAND")
+
+
+def run(context: Context, args: argparse.Namespace) -> int:
+    from orchestra.cli.execution import attach
+
+    if args.publish and args.service_ports:
+        raise UsageError("--service-ports and --publish are incompatible")
+    if args.quiet:
+        context.options.progress = "quiet"
+    project = context.load([args.service])
+    tty = not args.no_tty and not args.detach and terminal.interactive()
+    info = context.call("run_create", {
+        "project": project_data(project), "service": args.service, "images": image_options(args),
+        "options": options(context, args, tty=tty),
+    })
+    for warning in info["warnings"]:
+        context.warn(warning)
+    if args.detach:
+        try:
+            context.client.call("container_do", {"verb": "start", "ref": info["id"]})
+        except OrchestraError:
+            _discard(context, info["id"])
+            raise
+        print(info["name"], file=context.stdout)
+        return 0
+    try:
+        code = attach(context, info["id"], start=True, stdin=True, tty=tty)
+    except OrchestraError:
+        _discard(context, info["id"])
+        raise
+    return 0 if code is None else code
+
+
+def _discard(context: Context, ref: str) -> None:
+    """A container that could not be started is of no use to anybody."""
+    try:
+        context.client.call("container_do", {"verb": "remove", "ref": ref, "force": True, "volumes": True})
+    except OrchestraError:
+        return
+
+
+def options(context: Context, args: argparse.Namespace, *, tty: bool) -> dict[str, Any]:
+    """The options as RunOptions."""
+    from orchestra.cli.shortforms import environment_file, mount, port
+
+    values = {}
+    for name in args.env_from_file:
+        values.update(environment_file(context, name))
+    values.update(environment(context, args.env))
+    command = args.command[1:] if args.command[:1] == ["--"] else args.command
+    entrypoint = None if args.entrypoint is None else shlex.split(args.entrypoint)
+    return {
+        "command": command or None, "entrypoint": entrypoint, "environment": values, "user": args.user, "working_dir": args.workdir,
+        "volumes": [mount(context, word) for word in args.volume],
+        "publish": [item for word in args.publish for item in port(word)], "service_ports": args.service_ports,
+        "use_aliases": args.use_aliases, "name": args.name, "labels": dict(word.partition("=")[::2] for word in args.label),
+        "remove": args.rm, "tty": tty, "stdin_open": True, "cap_add": args.cap_add, "cap_drop": args.cap_drop,
+        "no_deps": args.no_deps, "remove_orphans": args.remove_orphans,
+    }
