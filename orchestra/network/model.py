@@ -147,7 +147,8 @@ class Forward:
 def gateway_endpoint(endpoints: Iterable[EndpointSpec]) -> EndpointSpec | None:
     """The endpoint that gets the default route and the published ports: not internal, of the highest
     ``gw_priority``, then the first by network name. None if every network is internal."""
-    able = [e for e in endpoints if not e.network.internal and e.network.driver in ("bridge", "macvlan", "ipvlan")]
+    outward = ("bridge", "macvlan", "ipvlan")
+    able = [e for e in endpoints if not e.network.internal and e.network.driver in outward]
     return min(able, key=lambda e: (-e.gw_priority, e.network.name), default=None)
 
 
