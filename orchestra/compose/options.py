@@ -60,6 +60,9 @@ class LoadContext:
     env_files: tuple[str, ...] = ()
     home: str = ""
     variable_origins: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    file_values: dict[tuple[str, str], str] = field(default_factory=dict)
+    """(``secrets`` or ``configs``, key) → the value of its ``environment`` variable, resolved in the
+    environment of the file it came from (an included one has its own)."""
     disabled: dict[str, str] = field(default_factory=dict)
     """Service → why it is not active (``profile`` or ``selection``); filled before binding."""
 

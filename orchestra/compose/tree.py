@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any, Union
 
 from orchestra.errors import Location
@@ -250,6 +251,54 @@ def walk(node: Node, path: Path = ()) -> Iterator[tuple[Path, Node]]:
     elif isinstance(node, Sequence):
         for index, child in enumerate(node.items):
             yield from walk(child, (*path, index))
+
+
+def scalar_text(value: Value) -> str:
+    """The value as text, as the reference implementation prints it (``true``, ``1.1``, ``1e+21``)."""
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, float):
+        return _float_text(value)
+    return str(value)
+
+
+def _float_text(value: float) -> str:
+    if value != value or value in (float("inf"), float("-inf")):
+        return "NaN" if value != value else ("+Inf" if value > 0 else "-Inf")
+    if value == 0 or 1e-4 <= abs(value) < 1e21:
+        return str(int(value)) if value == int(value) else format(Decimal(repr(value)), "f")
+    digits, _, exponent = repr(value).partition("e")
+    return f"{digits.removesuffix('.0')}e{int(exponent):+03d}"
+
+
+def supersede(new: Node, old: Node) -> None:
+    """Record that ``new`` took the place of ``old``: appended to ``new``'s own history."""
+    if new is old:
+        return
+    if new.previous is None:
+        new.previous = old
+        return
+    chain: list[Node] = []
+    node: Node | None = new.previous
+    while node is not None and len(chain) < 100:
+        chain.append(node)
+        node = node.previous
+    tail: Node = old
+    for link in reversed(chain):
+        copy = _shallow(link)
+        copy.previous = tail
+        tail = copy
+    new.previous = tail
+
+
+def _shallow(node: Node) -> Node:
+    if isinstance(node, Scalar):
+        return Scalar(node.value, like=node)
+    if isinstance(node, Mapping):
+        return Mapping(node.items, like=node, key_locations=node.key_locations)
+    return Sequence(node.items, like=node)
 
 
 def kind_name(node: Node) -> str:
