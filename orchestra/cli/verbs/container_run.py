@@ -1,0 +1,303 @@
+"""``container run`` and ``container create``: a container without a compose file, with docker's options."""
+
+from __future__ import annotations
+
+import argparse
+import secrets
+import shlex
+from typing import TYPE_CHECKING, Any
+
+from orchestra.cli import terminal
+from orchestra.cli.shortforms import byte_size, environment_file, mount, mount_option, port
+from orchestra.cli.verbs.exec import environment
+from orchestra.errors import OrchestraError, UsageError
+
+if TYPE_CHECKING:
+    from orchestra.cli.context import Context
+
+LEFT = ("brave", "calm", "eager", "fair", "gentle", "keen", "lucid", "merry", "noble", "quick", "sunny", "tidy", "vivid", "wise")
+RIGHT = ("bach", "berlioz", "clara", "dvorak", "elgar", "faure", "grieg", "haydn", "ives", "liszt", "mahler", "ravel", "satie", "verdi")
+
+
+def _add_common(parser: argparse.ArgumentParser) -> None:
+    lists = {
+        "--add-host": "HOST:IP", "--annotation": "KEY=VALUE", "--cap-add": "CAP", "--cap-drop": "CAP", "--device": "PATH", "--dns": "IP",
+        "--dns-option": "OPTION", "--dns-search": "DOMAIN", "--env-file": "FILE", "--expose": "PORT", "--group-add": "GROUP",
+        "--label-file": "FILE", "--link": "CONTAINER:ALIAS", "--log-opt": "KEY=VALUE", "--mount": "SPEC", "--network-alias": "NAME",
+        "--security-opt": "OPTION", "--storage-opt": "OPTION", "--sysctl": "KEY=VALUE", "--tmpfs": "PATH", "--ulimit": "NAME=N",
+        "--volumes-from": "CONTAINER", "--device-cgroup-rule": "RULE", "--device-read-bps": "PATH:RATE",
+        "--device-write-bps": "PATH:RATE", "--device-read-iops": "PATH:RATE", "--device-write-iops": "PATH:RATE",
+    }
+    texts = {
+        "--cgroup-parent": "", "--cgroupns": "", "--cidfile": "", "--cpu-period": "", "--cpu-quota": "", "--cpuset-cpus": "",
+        "--cpuset-mems": "", "--cpus": "", "--domainname": "", "--entrypoint": None, "--health-cmd": "", "--health-interval": "",
+        "--health-retries": "", "--health-start-interval": "", "--health-start-period": "", "--health-timeout": "", "--ip": "",
+        "--ip6": "", "--ipc": "", "--log-driver": "", "--mac-address": "", "--memory-reservation": "", "--memory-swap": "",
+        "--memory-swappiness": "", "--name": "", "--oom-score-adj": "", "--pid": "", "--pids-limit": "", "--platform": "",
+        "--restart": "", "--runtime": "", "--shm-size": "", "--stop-signal": "", "--stop-timeout": "", "--userns": "", "--uts": "",
+        "--blkio-weight": "",
+    }
+    flags = ("--init", "--no-healthcheck", "--oom-kill-disable", "--privileged", "--read-only", "--rm")
+    for name, meta in lists.items():
+        parser.add_argument(name, action="append", default=[], metavar=meta)
+    for name, default in texts.items():
+        parser.add_argument(name, default=default)
+    for name in flags:
+        parser.add_argument(name, action="store_true")
+    add = parser.add_argument
+    add("-a", "--attach", action="append", default=[], metavar="STREAM")
+    add("-c", "--cpu-shares", default="")
+    add("-e", "--env", action="append", default=[], metavar="KEY=VALUE")
+    add("-h", "--hostname", default="")
+    add("-i", "--interactive", action="store_true", help="keep standard input open")
+    add("-l", "--label", action="append", default=[], metavar="KEY=VALUE")
+    add("-m", "--memory", default="")
+    add("--net", "--network", dest="network", action="append", default=[], metavar="NETWORK")
+    add("-p", "--publish", action="append", default=[], metavar="PORT")
+    add("-P", "--publish-all", action="store_true", help="publish every exposed port on a free one")
+    add("-q", "--quiet", action="store_true")
+    add("-t", "--tty", action="store_true", help="with a terminal")
+    add("-u", "--user", default="")
+    add("-v", "--volume", action="append", default=[], metavar="SOURCE:TARGET")
+    add("-w", "--workdir", default="")
+    add("--pull", choices=["always", "missing", "never"], default="missing")
+    add("image", metavar="IMAGE")
+    add("command", nargs=argparse.REMAINDER, metavar="COMMAND")
+
+
+def add_create(parser: argparse.ArgumentParser) -> None:
+    _drop_help(parser)
+    _add_common(parser)
+
+
+def add_run(parser: argparse.ArgumentParser) -> None:
+    _drop_help(parser)
+    parser.add_argument("-d", "--detach", action="store_true", help="run in the background and print the id")
+    parser.add_argument("--detach-keys", default="")
+    parser.add_argument("--sig-proxy", default="true", choices=["true", "false"])
+    _add_common(parser)
+
+
+def _drop_help(parser: argparse.ArgumentParser) -> None:
+    """``-h`` is the host name here, as docker has it."""
+    parser.conflict_handler = "resolve"
+    parser.add_argument("--help", action="help", help="this text")
+
+
+def run_create(context: Context, args: argparse.Namespace) -> int:
+    print(_create(context, args)["id"], file=context.stdout)
+    return 0
+
+
+def run_run(context: Context, args: argparse.Namespace) -> int:
+    from orchestra.cli.execution import attach
+
+    if args.detach and args.attach:
+        raise UsageError("conflicting options: -a and -d")
+    info = _create(context, args)
+    if args.detach:
+        _or_discard(context, info, lambda: context.client.call("container_do", {"verb": "start", "ref": info["id"]}))
+        print(info["id"], file=context.stdout)
+        return 0
+    tty = args.tty
+    if tty and args.interactive and not terminal.interactive():
+        _discard(context, info["id"])
+        raise UsageError("the input device is not a terminal", hint="leave -t away in a pipe")
+    code = _or_discard(context, info, lambda: attach(
+        context, info["id"], start=True, stdin=args.interactive, tty=tty, keys=args.detach_keys, forward=args.sig_proxy == "true"))
+    return 0 if code is None else int(code)
+
+
+def _or_discard(context: Context, info: dict[str, Any], work: Any) -> Any:
+    """A failed start: with docker's exit codes (127 not found, 126 not executable, 125 else)."""
+    try:
+        return work()
+    except OrchestraError as error:
+        try:
+            found = context.client.call("container", {"ref": info["id"]})
+            error.exit_code = found["exit_code"] if found["exit_code"] in (126, 127) else 125
+        except OrchestraError:
+            error.exit_code = 125
+        raise
+
+
+def _discard(context: Context, ref: str) -> None:
+    context.client.call("container_do", {"verb": "remove", "ref": ref, "force": True, "volumes": True})
+
+
+def _create(context: Context, args: argparse.Namespace) -> dict[str, Any]:
+    if args.cidfile:
+        import os
+
+        if os.path.exists(args.cidfile):
+            raise OrchestraError(f"container ID file found: {args.cidfile}", hint="remove it, or choose another")
+    info: dict[str, Any] = context.call("container_create", {"spec": spec(context, args), "pull": args.pull})
+    for warning in info["warnings"]:
+        context.warn(warning)
+    if args.cidfile:
+        with open(args.cidfile, "w") as stream:
+            stream.write(info["id"])
+    return info
+
+
+def spec(context: Context, args: argparse.Namespace) -> dict[str, Any]:
+    """The options as a ContainerSpec in data form."""
+    labels = {}
+    for name in args.label_file:
+        labels.update(environment_file(context, name))
+    labels.update(dict(word.partition("=")[::2] for word in args.label))
+    modes = [name for name in args.network if name in ("none", "host") or name.startswith("container:")]
+    if modes and len(args.network) > 1:
+        raise UsageError(f"network {modes[0]} cannot be combined with others")
+    name = args.name or f"{secrets.choice(LEFT)}_{secrets.choice(RIGHT)}{secrets.randbelow(1000)}"
+    mounts = [mount(context, word) for word in args.volume] + [mount_option(context, word) for word in args.mount]
+    return {
+        "name": name, "service": service(context, args), "image_id": "", "image_name": args.image, "labels": labels, "project": "",
+        "networks": [] if modes else networks(args), "mounts": mounts, "auto_remove": args.rm,
+        "volumes_from": [[*entry.split(":"), "rw"][:2] for entry in args.volumes_from],
+        "namespaces": {key: value for key, value in {
+            "network": modes[0] if modes else "", "pid": args.pid, "ipc": args.ipc, "uts": args.uts, "userns": args.userns,
+            "cgroup": args.cgroupns,
+        }.items() if value and value not in ("private", "shareable")},
+        "restart": restart(args),
+    }
+
+
+def restart(args: argparse.Namespace) -> dict[str, Any]:
+    name, _, count = (args.restart or "no").partition(":")
+    if name not in ("no", "always", "on-failure", "unless-stopped") or (count and not count.isdigit()):
+        raise UsageError(f"invalid restart policy {args.restart!r}", hint="no, always, unless-stopped or on-failure[:N]")
+    if args.rm and name != "no":
+        raise UsageError("conflicting options: --restart and --rm")
+    return {"name": name, "maximum": int(count or 0)}
+
+
+def networks(args: argparse.Namespace) -> list[dict[str, Any]]:
+    """The networks to attach to; ``bridge`` when none is named."""
+    found = []
+    for index, word in enumerate(args.network or ["bridge"]):
+        values = dict(part.partition("=")[::2] for part in word.split(",")) if "=" in word else {"name": word}
+        aliases = [values["alias"]] if "alias" in values else []
+        attachment: dict[str, Any] = {"aliases": aliases + (args.network_alias if index == 0 else [])}
+        if index == 0:
+            attachment |= {"ipv4_address": values.get("ip") or args.ip, "ipv6_address": values.get("ip6") or args.ip6,
+                           "mac_address": values.get("mac-address") or args.mac_address}
+        links = {}
+        for link in args.link:
+            target, _, alias = link.partition(":")
+            links[alias or target] = target
+        name = {"default": "bridge"}.get(values["name"], values["name"])
+        found.append({"network": name, "attachment": attachment, "aliases": attachment["aliases"], "links": links})
+    return found
+
+
+def service(context: Context, args: argparse.Namespace) -> dict[str, Any]:
+    """The settings as a Service in data form."""
+    command = args.command[1:] if args.command[:1] == ["--"] else args.command
+    values: dict[str, Any] = {
+        "name": "", "image": args.image, "platform": args.platform, "environment": variables(context, args), "user": args.user,
+        "working_dir": args.workdir, "hostname": args.hostname, "domainname": args.domainname, "tty": args.tty,
+        "stdin_open": args.interactive, "cap_add": args.cap_add, "cap_drop": args.cap_drop, "privileged": args.privileged,
+        "read_only": args.read_only, "security_opt": args.security_opt, "group_add": args.group_add, "tmpfs": args.tmpfs,
+        "dns": args.dns, "dns_opt": args.dns_option, "dns_search": args.dns_search,
+        "extra_hosts": [word.replace(":", "=", 1) if "=" not in word else word for word in args.add_host],
+        "ports": [item for word in args.publish for item in port(word)], "expose": args.expose,
+        "device_cgroup_rules": args.device_cgroup_rule, "devices": [device(word) for word in args.device],
+        "sysctls": pairs(args.sysctl), "storage_opt": pairs(args.storage_opt), "annotations": pairs(args.annotation),
+        "ulimits": {name: limit for name, limit in map(ulimit, args.ulimit)}, "init": args.init or None,
+        "stop_signal": args.stop_signal, "stop_grace_period": float(args.stop_timeout) if args.stop_timeout else None,
+        "cgroup_parent": args.cgroup_parent, "runtime": args.runtime, "oom_kill_disable": args.oom_kill_disable,
+        "extensions": {"x-publish-all": True} if args.publish_all else {},
+    }
+    if command:
+        values["command"] = command
+    if args.entrypoint is not None:
+        values["entrypoint"] = shlex.split(args.entrypoint)
+        values.setdefault("command", [])
+    if args.log_driver or args.log_opt:
+        values["logging"] = {"driver": args.log_driver, "options": pairs(args.log_opt)}
+    values |= limits(args)
+    check = health(args)
+    if check:
+        values["healthcheck"] = check
+    return values
+
+
+def variables(context: Context, args: argparse.Namespace) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for name in args.env_file:
+        found.update(environment_file(context, name))
+    found.update(environment(context, args.env))
+    return found
+
+
+def limits(args: argparse.Namespace) -> dict[str, Any]:
+    """Resource limits that were given. Raises UsageError."""
+    found: dict[str, Any] = {}
+    sizes = {"memory": "mem_limit", "memory_reservation": "mem_reservation", "memory_swap": "memswap_limit", "shm_size": "shm_size"}
+    numbers = {"cpu_period": "cpu_period", "cpu_quota": "cpu_quota", "cpu_shares": "cpu_shares", "memory_swappiness": "mem_swappiness",
+               "oom_score_adj": "oom_score_adj", "pids_limit": "pids_limit"}
+    for option, name in sizes.items():
+        if getattr(args, option):
+            found[name] = byte_size(getattr(args, option))
+    for option, name in numbers.items():
+        text = getattr(args, option)
+        if text:
+            try:
+                found[name] = int(text)
+            except ValueError:
+                raise UsageError(f"invalid --{option.replace('_', '-')} {text!r}: not a number") from None
+    if args.cpus:
+        try:
+            found["cpus"] = float(args.cpus)
+        except ValueError:
+            raise UsageError(f"invalid --cpus {args.cpus!r}: not a number") from None
+    if args.cpuset_cpus:
+        found["cpuset"] = args.cpuset_cpus
+    rates = {"device_read_bps": byte_size, "device_write_bps": byte_size, "device_read_iops": int, "device_write_iops": int}
+    blkio: dict[str, Any] = {"weight": int(args.blkio_weight)} if args.blkio_weight else {}
+    for option, convert in rates.items():
+        entries = [{"path": path, "rate": convert(rate)} for path, _, rate in (w.rpartition(":") for w in getattr(args, option))]
+        if entries:
+            blkio[option] = entries
+    if blkio:
+        found["blkio_config"] = blkio
+    return found
+
+
+def health(args: argparse.Namespace) -> dict[str, Any]:
+    from orchestra.cli.render.words import duration
+
+    if args.no_healthcheck:
+        return {"test": ["NONE"], "disable": True}
+    found: dict[str, Any] = {"test": ["CMD-SHELL", args.health_cmd]} if args.health_cmd else {}
+    for option in ("interval", "timeout", "start_period", "start_interval"):
+        text = getattr(args, f"health_{option}")
+        if text:
+            found[option] = duration(text)
+    if args.health_retries:
+        found["retries"] = int(args.health_retries)
+    return found
+
+
+def pairs(words: list[str]) -> dict[str, str]:
+    return {key: value for key, _, value in (word.partition("=") for word in words)}
+
+
+def device(word: str) -> dict[str, str]:
+    """``HOST[:CONTAINER[:PERMISSIONS]]``."""
+    parts = word.split(":")
+    if len(parts) == 2 and not parts[1].startswith("/"):
+        parts = [parts[0], parts[0], parts[1]]
+    source, target, permissions = [*parts, *["", ""]][:3]
+    return {"source": source, "target": target or source, "permissions": permissions or "rwm"}
+
+
+def ulimit(word: str) -> tuple[str, dict[str, Any]]:
+    """``nofile=1024[:2048]``. Raises UsageError."""
+    name, _, text = word.partition("=")
+    soft, _, hard = text.partition(":")
+    try:
+        return name, {"soft": int(soft), "hard": int(hard or soft), "single": not hard}
+    except ValueError:
+        raise UsageError(f"invalid ulimit {word!r}", hint="write NAME=SOFT[:HARD]") from None

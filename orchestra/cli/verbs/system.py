@@ -1,0 +1,123 @@
+"""``system …``: disk use, cleaning up, checking the store, ending the daemon."""
+
+from __future__ import annotations
+
+import sys
+from argparse import ArgumentParser, Namespace
+from typing import TYPE_CHECKING, Any
+
+from orchestra.cli.client import DaemonAbsent
+from orchestra.cli.render import words
+from orchestra.errors import OrchestraError
+
+if TYPE_CHECKING:
+    from orchestra.cli.context import Context
+
+
+def confirm(context: Context, text: str, *, force: bool) -> None:
+    """Ask; raises OrchestraError when the answer is not yes."""
+    if force:
+        return
+    print(f"WARNING! {text}\nAre you sure you want to continue? [y/N] ", end="", file=context.stderr, flush=True)
+    if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+        raise OrchestraError("nothing was removed", hint="answer y, or give --force")
+
+
+def add_df(parser: ArgumentParser) -> None:
+    parser.add_argument("--format", default="", help="table, json or a template")
+
+
+def run_df(context: Context, args: Namespace) -> int:
+    from orchestra.cli.render.template import show
+    from orchestra.images.store import ImageStore
+
+    containers = context.client.call("containers")
+    volumes = context.client.call("volumes")
+    images = ImageStore(context.paths.images).list()
+    used = {c["image_id"] for c in containers}
+    running = [c for c in containers if c["state"] in ("running", "paused", "restarting")]
+    sizes = {c["id"]: _tree(context.paths.containers / c["id"] / "upper") for c in containers}
+    volume_sizes = {v["name"]: _tree(v["mountpoint"]) for v in volumes}
+    idle = {v["name"] for v in volumes if not v["used_by"]}
+    rows = [
+        _line("Images", len(images), sum(1 for i in images if i.id in used), sum(i.size for i in images),
+              sum(i.size for i in images if i.id not in used)),
+        _line("Containers", len(containers), len(running), sum(sizes.values()),
+              sum(size for cid, size in sizes.items() if cid not in {c["id"] for c in running})),
+        _line("Local Volumes", len(volumes), len(volumes) - len(idle), sum(volume_sizes.values()),
+              sum(size for name, size in volume_sizes.items() if name in idle)),
+    ]
+    if not show(context, args.format, rows, {}):
+        keys = ["Type", "TotalCount", "Active", "Size", "Reclaimable"]
+        context.table(["TYPE", "TOTAL", "ACTIVE", "SIZE", "RECLAIMABLE"], [[str(r[key]) for key in keys] for r in rows])
+    return 0
+
+
+def _line(kind: str, total: int, active: int, size: int, free: int) -> dict[str, Any]:
+    share = f" ({free * 100 // size}%)" if size else ""
+    return {"Type": kind, "TotalCount": total, "Active": active, "Size": words.size(size), "Reclaimable": f"{words.size(free)}{share}"}
+
+
+def _tree(path: Any) -> int:
+    """Bytes that a directory's files take."""
+    import os
+
+    total = 0
+    for folder, _, names in os.walk(path):
+        for name in names:
+            try:
+                total += os.lstat(os.path.join(folder, name)).st_blocks * 512
+            except OSError:
+                continue
+    return total
+
+
+def add_prune(parser: ArgumentParser) -> None:
+    add = parser.add_argument
+    add("-a", "--all", action="store_true", help="all unused images, not only those without a name")
+    add("-f", "--force", action="store_true", help="ask nothing")
+    add("--volumes", action="store_true", help="anonymous volumes too")
+
+
+def run_prune(context: Context, args: Namespace) -> int:
+    from orchestra.cli.verbs import container, image, network, volume
+
+    confirm(context, "This will remove stopped containers, unused networks and images"
+            + (" and anonymous volumes." if args.volumes else "."), force=args.force)
+    container.run_prune(context, Namespace(force=True))
+    network.run_prune(context, Namespace(force=True))
+    if args.volumes:
+        volume.run_prune(context, Namespace(force=True, all=False))
+    parser = ArgumentParser()
+    image.add_prune(parser)
+    return int(image.run_prune(context, parser.parse_args(["--force", *(["--all"] if args.all else [])])))
+
+
+def add_check(parser: ArgumentParser) -> None:
+    parser.add_argument("--repair", action="store_true", help="remove what is damaged, so that the next pull brings it again")
+
+
+def run_check(context: Context, args: Namespace) -> int:
+    """Every blob's digest, every layer and reference of the image store."""
+    from orchestra.images.store import ImageStore
+
+    report = ImageStore(context.paths.images).check(repair=args.repair)
+    for problem in report.problems:
+        print(problem, file=context.stdout)
+    print(f"{report.blobs} blobs, {report.layers} layers, {report.references} references checked: {len(report.problems)} problems",
+          file=context.stdout)
+    return 1 if report.problems and not args.repair else 0
+
+
+def add_shutdown(parser: ArgumentParser) -> None:
+    del parser
+
+
+def run_shutdown(context: Context, args: Namespace) -> int:
+    """Ends the daemon; containers run on, the next command starts it again."""
+    del args
+    try:
+        context.client.call("shutdown", start=False)
+    except DaemonAbsent:
+        print("no daemon runs", file=context.stderr)
+    return 0
