@@ -7,7 +7,6 @@ programs use the same.
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from typing import Any
 
@@ -23,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--password-stdin", action="store_true", help="read the password from standard input")
 
 
-def run(_context: Any, args: argparse.Namespace) -> int:
+def run(context: Any, args: argparse.Namespace) -> int:
     from orchestra.images.registry.credentials import Credentials
     from orchestra.images.registry.login import login
 
@@ -37,7 +36,7 @@ def run(_context: Any, args: argparse.Namespace) -> int:
     password = _password(args)
     if not username or not password:
         raise UsageError("user name and password must not be empty")
-    place = login(args.server, Credentials(username, password), environ=os.environ)
+    place = login(args.server, Credentials(username, password), environ=context.environ)
     print(f"Login Succeeded (kept in {place})")
     return 0
 

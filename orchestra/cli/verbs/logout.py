@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 from typing import Any
 
 HELP = "Log out of a registry"
@@ -13,10 +12,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("server", nargs="?", default="docker.io", metavar="SERVER")
 
 
-def run(_context: Any, args: argparse.Namespace) -> int:
+def run(context: Any, args: argparse.Namespace) -> int:
     from orchestra.images.registry.login import logout
 
-    if logout(args.server, environ=os.environ):
+    if logout(args.server, environ=context.environ):
         print(f"Removed the credentials of {args.server}")
     else:
         print(f"Not logged in to {args.server}")
