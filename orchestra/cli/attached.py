@@ -25,7 +25,9 @@ class Attached:
         self.context, self.args, self.project, self.options = context, args, project, options
         self.show = printer(context, args)
         self.begun = time.time()
-        self.followers = Followers(context, self.show, {"follow": True, "tail": None, "since": None, "until": None})
+        self.followers = Followers(
+            context, self.show, {"follow": True, "tail": None, "since": None, "until": None}
+        )
         self.watched = self._watched()
         self.alive: dict[str, str] = {}  # id → name of watched containers that run
         self.changed = threading.Condition()
@@ -97,7 +99,9 @@ class Attached:
 
     def _events(self) -> None:
         try:
-            for kind, event in self.context.client.stream("events", {"project": self.project.name, "since": self.begun}):
+            for kind, event in self.context.client.stream(
+                "events", {"project": self.project.name, "since": self.begun}
+            ):
                 if kind == "data" and event["type"] == "container":
                     self._event(event)
         except OrchestraError:
@@ -110,7 +114,9 @@ class Attached:
         service = attributes.get("com.docker.compose.service", "")
         if event["action"] == "start":
             try:
-                self._consider(self.context.client.call("container", {"ref": event["id"]}), since=event["time"] - 0.5)
+                self._consider(
+                    self.context.client.call("container", {"ref": event["id"]}), since=event["time"] - 0.5
+                )
             except OrchestraError:
                 return
         elif event["action"] == "die":
@@ -209,7 +215,9 @@ class Attached:
     def _drain(self) -> None:
         """Let the followers print what came during the stop."""
         deadline = time.monotonic() + 5
-        while time.monotonic() < deadline and any(thread.is_alive() for thread in self.followers.threads.values()):
+        while time.monotonic() < deadline and any(
+            thread.is_alive() for thread in self.followers.threads.values()
+        ):
             time.sleep(0.02)
         self.show.flush()
 

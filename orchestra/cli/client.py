@@ -33,19 +33,29 @@ class Client:
 
     # calls
 
-    def call(self, op: str, args: dict[str, Any] | None = None, *, progress: OnProgress | None = None,
-             fds: Iterable[int] = (), start: bool = True) -> Any:
+    def call(
+        self,
+        op: str,
+        args: dict[str, Any] | None = None,
+        *,
+        progress: OnProgress | None = None,
+        fds: Iterable[int] = (),
+        start: bool = True,
+    ) -> Any:
         """The result of ``op``. Raises what the daemon raised, as an OrchestraError."""
         for kind, payload in self.stream(op, args, fds=fds, start=start):
             if kind == "result":
                 return payload
             if kind == "progress" and progress is not None:
                 progress(payload)
-        raise OrchestraError("the daemon went away in the middle of the command",
-                             hint=f"see {self.paths.run / 'daemon.log'}, then give the command again")
+        raise OrchestraError(
+            "the daemon went away in the middle of the command",
+            hint=f"see {self.paths.run / 'daemon.log'}, then give the command again",
+        )
 
-    def stream(self, op: str, args: dict[str, Any] | None = None, *, fds: Iterable[int] = (),
-               start: bool = True) -> Iterator[tuple[str, Any]]:
+    def stream(
+        self, op: str, args: dict[str, Any] | None = None, *, fds: Iterable[int] = (), start: bool = True
+    ) -> Iterator[tuple[str, Any]]:
         """Pairs (progress | data | result, payload). Closing the iterator ends the operation."""
         wire = self.open(op, args, fds=fds, start=start)
         try:
@@ -66,7 +76,9 @@ class Client:
         finally:
             wire.close()
 
-    def open(self, op: str, args: dict[str, Any] | None = None, *, fds: Iterable[int] = (), start: bool = True) -> Wire:
+    def open(
+        self, op: str, args: dict[str, Any] | None = None, *, fds: Iterable[int] = (), start: bool = True
+    ) -> Wire:
         """A connection on which ``op`` was asked for."""
         numbers = list(fds)
         for _ in range(3):
@@ -98,8 +110,10 @@ class Client:
             return None
         except PermissionError as error:
             sock.close()
-            raise OrchestraError(f"not allowed to reach the daemon at {self.paths.socket}",
-                                 hint="run the command as the owner of the engine (root), or set ORCHESTRA_ROOT") from error
+            raise OrchestraError(
+                f"not allowed to reach the daemon at {self.paths.socket}",
+                hint="run the command as the owner of the engine (root), or set ORCHESTRA_ROOT",
+            ) from error
         return sock
 
     def _connect(self, *, start: bool) -> socket.socket:
@@ -112,12 +126,16 @@ class Client:
 
     def _start(self) -> socket.socket:
         if os.geteuid() != 0:
-            raise OrchestraError("containers need root: user namespaces for plain users are not supported yet",
-                                 hint="run the command with sudo")
+            raise OrchestraError(
+                "containers need root: user namespaces for plain users are not supported yet",
+                hint="run the command with sudo",
+            )
         try:
             self.paths.make()
         except OSError as error:
-            raise OrchestraError(f"cannot make the state directories: {error.strerror}: {error.filename}") from error
+            raise OrchestraError(
+                f"cannot make the state directories: {error.strerror}: {error.filename}"
+            ) from error
         pid = _spawn(self.paths, self.environ)
         deadline = time.monotonic() + PATIENCE
         while time.monotonic() < deadline:
@@ -130,8 +148,11 @@ class Client:
                     return sock
                 break
             select.select([], [], [], 0.004)
-        raise OrchestraError("the daemon did not start", details=_tail(str(self.paths.run / "daemon.log")),
-                             hint=f"its log is {self.paths.run / 'daemon.log'}")
+        raise OrchestraError(
+            "the daemon did not start",
+            details=_tail(str(self.paths.run / "daemon.log")),
+            hint=f"its log is {self.paths.run / 'daemon.log'}",
+        )
 
 
 class DaemonAbsent(OrchestraError):
@@ -140,16 +161,34 @@ class DaemonAbsent(OrchestraError):
 
 def _spawn(paths: Paths, environ: dict[str, str]) -> int:
     """Start ``orchestrad`` in a session of its own; returns the pid of the process started."""
-    command = [sys.executable, "-I", "-m", "orchestra.controller.daemon", str(paths.lib), str(paths.run), paths.name]
+    command = [
+        sys.executable,
+        "-I",
+        "-m",
+        "orchestra.controller.daemon",
+        str(paths.lib),
+        str(paths.run),
+        paths.name,
+    ]
     package_root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
     program = f"import sys; sys.path.insert(0, {package_root!r}); from orchestra.controller.daemon import main; main(sys.argv[1:])"
     command[2:4] = ["-c", program]
     log = os.open(str(paths.run / "daemon.log"), os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
     null = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
     try:
-        actions = [(os.POSIX_SPAWN_DUP2, null, 0), (os.POSIX_SPAWN_DUP2, log, 1), (os.POSIX_SPAWN_DUP2, log, 2)]
-        return os.posix_spawn(command[0], command, {**environ, "ORCHESTRA_DAEMON": "1"}, file_actions=actions,
-                              setsid=True, setsigmask=[])
+        actions = [
+            (os.POSIX_SPAWN_DUP2, null, 0),
+            (os.POSIX_SPAWN_DUP2, log, 1),
+            (os.POSIX_SPAWN_DUP2, log, 2),
+        ]
+        return os.posix_spawn(
+            command[0],
+            command,
+            {**environ, "ORCHESTRA_DAEMON": "1"},
+            file_actions=actions,
+            setsid=True,
+            setsigmask=[],
+        )
     finally:
         os.close(log)
         os.close(null)

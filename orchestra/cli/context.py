@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 class Context:
     """One command's surroundings. ``options`` are the global options."""
 
-    def __init__(self, options: Globals, environ: dict[str, str], cwd: str, stdout: TextIO, stderr: TextIO) -> None:
+    def __init__(
+        self, options: Globals, environ: dict[str, str], cwd: str, stdout: TextIO, stderr: TextIO
+    ) -> None:
         self.options, self.environ, self.cwd = options, environ, cwd
         self.stdout, self.stderr = stdout, stderr
         self._renderer: Any = None
@@ -51,10 +53,18 @@ class Context:
         if "-" in options.file:
             stdin_text = sys.stdin.buffer.read()
         return LoadOptions(
-            files=tuple(options.file), project_name=options.project_name, project_directory=options.project_directory,
-            profiles=tuple(options.profile), env_files=tuple(options.env_file), environ=self.environ, cwd=self.cwd,
-            services=tuple(services), all_resources=options.all_resources, compatibility=options.compatibility,
-            stdin=stdin_text, **flags,
+            files=tuple(options.file),
+            project_name=options.project_name,
+            project_directory=options.project_directory,
+            profiles=tuple(options.profile),
+            env_files=tuple(options.env_file),
+            environ=self.environ,
+            cwd=self.cwd,
+            services=tuple(services),
+            all_resources=options.all_resources,
+            compatibility=options.compatibility,
+            stdin=stdin_text,
+            **flags,
         )
 
     def load(self, services: Sequence[str] = (), **flags: Any) -> Project:
@@ -102,7 +112,11 @@ class Context:
             print(f"hint: {error.hint}", file=self.stderr)
 
     def ansi(self) -> str:
-        chosen = self.options.ansi or self.environ.get("COMPOSE_ANSI") or ("never" if self.options.no_ansi else "auto")
+        chosen = (
+            self.options.ansi
+            or self.environ.get("COMPOSE_ANSI")
+            or ("never" if self.options.no_ansi else "auto")
+        )
         if chosen not in ("auto", "never", "always"):
             raise OrchestraError(f"invalid --ansi value {chosen}: must be never, always or auto")
         return chosen
@@ -118,7 +132,9 @@ class Context:
         """auto resolved to tty or plain; tty, plain, json, quiet as asked."""
         kind = self.options.progress or self.environ.get("COMPOSE_PROGRESS") or "auto"
         if kind not in ("auto", "tty", "plain", "json", "quiet"):
-            raise OrchestraError(f"unsupported --progress value {kind}: must be auto, tty, plain, json or quiet")
+            raise OrchestraError(
+                f"unsupported --progress value {kind}: must be auto, tty, plain, json or quiet"
+            )
         if kind == "auto":
             return "tty" if self.stderr.isatty() and self.color(self.stderr) else "plain"
         return kind
@@ -146,7 +162,9 @@ class Context:
 
         return sink
 
-    def call(self, op: str, args: dict[str, Any] | None = None, *, fds: Iterable[int] = (), start: bool = True) -> Any:
+    def call(
+        self, op: str, args: dict[str, Any] | None = None, *, fds: Iterable[int] = (), start: bool = True
+    ) -> Any:
         """Ask the daemon, drawing its progress."""
         renderer = self.renderer()
         try:
@@ -158,7 +176,13 @@ class Context:
         """A table on standard output: by rich on a terminal, aligned text elsewhere."""
         from orchestra.cli.render.table import print_table
 
-        print_table(self.stdout, columns, rows, pretty=self.stdout.isatty() and self.ansi() != "never", color=self.color(self.stdout))
+        print_table(
+            self.stdout,
+            columns,
+            rows,
+            pretty=self.stdout.isatty() and self.ansi() != "never",
+            color=self.color(self.stdout),
+        )
 
     def parallel(self) -> int:
         """The bound of concurrent operations; 0 is the default, a large number for -1."""

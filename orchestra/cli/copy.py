@@ -62,19 +62,29 @@ def _unpack(stream: Any, path: str, target: str, *, archive: bool) -> None:
             parts = [part for part in member.name.split("/") if part not in ("", ".")]
             if index == 0 and not into_directory and not member.isdir() and target.endswith("/"):
                 raise OrchestraError(f"no such directory: {target}")
-            if index == 0 and into_directory is False and not os.path.isdir(os.path.dirname(target.rstrip("/")) or "/"):
+            if (
+                index == 0
+                and into_directory is False
+                and not os.path.isdir(os.path.dirname(target.rstrip("/")) or "/")
+            ):
                 raise NotFoundError(f"no such directory: {os.path.dirname(target)}")
             rest = parts if into_directory and not contents_only else parts[1:]
             base = target
             if not rest and not member.isdir():
-                base, rest = os.path.split(target.rstrip("/"))[0] or "/", [os.path.basename(target.rstrip("/"))]
+                base, rest = (
+                    os.path.split(target.rstrip("/"))[0] or "/",
+                    [os.path.basename(target.rstrip("/"))],
+                )
             if not rest:
                 os.makedirs(target, exist_ok=True)
                 continue
             member = member.replace(name="/".join(rest), deep=False)
             if member.islnk():
                 linked = [part for part in member.linkname.split("/") if part not in ("", ".")]
-                member = member.replace(linkname="/".join(linked if into_directory and not contents_only else linked[1:]), deep=False)
+                member = member.replace(
+                    linkname="/".join(linked if into_directory and not contents_only else linked[1:]),
+                    deep=False,
+                )
             os.makedirs(base, exist_ok=True)
             keep = archive and os.geteuid() == 0
             tar.extract(member, base, numeric_owner=True, filter="tar" if keep else _here)
@@ -100,7 +110,10 @@ def copy_to(context: Context, source: str, ref: str, path: str, *, follow: bool,
 
     def pack() -> None:
         try:
-            with os.fdopen(write_end, "wb") as stream, tarfile.open(fileobj=stream, mode="w|", dereference=follow) as tar:
+            with (
+                os.fdopen(write_end, "wb") as stream,
+                tarfile.open(fileobj=stream, mode="w|", dereference=follow) as tar,
+            ):
                 tar.add(local, arcname=name, filter=None if archive else _root_owned)
         except BrokenPipeError:
             return
@@ -143,8 +156,9 @@ def _target(context: Context, ref: str, local: str, source: str, path: str) -> t
 def _stat(context: Context, ref: str, path: str) -> dict[str, Any] | None:
     null = os.open("/dev/null", os.O_WRONLY | os.O_CLOEXEC)
     try:
-        found: dict[str, Any] = context.client.call("archive_get", {"ref": ref, "path": path, "follow_links": True, "stat_only": True},
-                                                    fds=[null])
+        found: dict[str, Any] = context.client.call(
+            "archive_get", {"ref": ref, "path": path, "follow_links": True, "stat_only": True}, fds=[null]
+        )
         return found
     except NotFoundError:
         return None
@@ -154,5 +168,3 @@ def _stat(context: Context, ref: str, path: str) -> dict[str, Any] | None:
         raise
     finally:
         os.close(null)
-
-

@@ -74,7 +74,9 @@ class _forwarded:
             signal.signal(number, handler)
 
 
-def attach(context: Context, ref: str, *, start: bool, stdin: bool, tty: bool, keys: str = "", forward: bool = True) -> int | None:
+def attach(
+    context: Context, ref: str, *, start: bool, stdin: bool, tty: bool, keys: str = "", forward: bool = True
+) -> int | None:
     """Connect this terminal to a container (and start it); returns its exit code, None when detached."""
     context.stdout.flush()
     sequence = terminal.detach_sequence(keys or terminal.DETACH)
@@ -83,6 +85,7 @@ def attach(context: Context, ref: str, *, start: bool, stdin: bool, tty: bool, k
     wire = context.client.open("attach", {"ref": ref, "start": start, "stdin": stdin}, fds=[0, 1, 2])
     before = {}
     if forward:
+
         def passing(number: int, _frame: object) -> None:
             name = signal.Signals(number).name
             context.client.call("container_do", {"verb": "kill", "ref": ref, "signal": name})
@@ -102,7 +105,9 @@ def _attach_terminal(context: Context, ref: str, sequence: bytes, *, start: bool
     import threading
 
     ours, theirs = socket.socketpair()
-    wire = context.client.open("attach", {"ref": ref, "start": start, "stdin": stdin}, fds=[theirs.fileno()] * 3)
+    wire = context.client.open(
+        "attach", {"ref": ref, "start": start, "stdin": stdin}, fds=[theirs.fileno()] * 3
+    )
     theirs.close()
     first = wire.receive()
     if first is not None and "error" in first:

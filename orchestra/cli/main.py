@@ -20,13 +20,26 @@ if TYPE_CHECKING:
     from orchestra.cli.context import Context
 
 VALUE_OPTIONS = {
-    "-f": "file", "--file": "file", "-p": "project_name", "--project-name": "project_name", "--profile": "profile",
-    "--env-file": "env_file", "--project-directory": "project_directory", "--workdir": "project_directory",
-    "--progress": "progress", "--ansi": "ansi", "--parallel": "parallel", "--root": "root",
+    "-f": "file",
+    "--file": "file",
+    "-p": "project_name",
+    "--project-name": "project_name",
+    "--profile": "profile",
+    "--env-file": "env_file",
+    "--project-directory": "project_directory",
+    "--workdir": "project_directory",
+    "--progress": "progress",
+    "--ansi": "ansi",
+    "--parallel": "parallel",
+    "--root": "root",
 }
 FLAG_OPTIONS = {
-    "--dry-run": "dry_run", "--compatibility": "compatibility", "--all-resources": "all_resources", "--verbose": "verbose",
-    "--debug": "debug", "--no-ansi": "no_ansi",
+    "--dry-run": "dry_run",
+    "--compatibility": "compatibility",
+    "--all-resources": "all_resources",
+    "--verbose": "verbose",
+    "--debug": "debug",
+    "--no-ansi": "no_ansi",
 }
 REPEATED = {"file", "profile", "env_file"}
 
@@ -38,8 +51,12 @@ class Globals:
         self.file: list[str] = []
         self.profile: list[str] = []
         self.env_file: list[str] = []
-        self.project_name = self.project_directory = self.progress = self.ansi = self.parallel = self.root = None
-        self.dry_run = self.compatibility = self.all_resources = self.verbose = self.debug = self.no_ansi = False
+        self.project_name = self.project_directory = self.progress = self.ansi = self.parallel = self.root = (
+            None
+        )
+        self.dry_run = self.compatibility = self.all_resources = self.verbose = self.debug = self.no_ansi = (
+            False
+        )
 
     def set(self, name: str, value: Any) -> None:
         if name in REPEATED:
@@ -97,7 +114,9 @@ def split(argv: Sequence[str], options: Globals) -> tuple[str, list[str]]:
         elif word[:2] in ("-f", "-p") and len(word) > 2 and not word.startswith("--"):
             options.set(VALUE_OPTIONS[word[:2]], word[2:])
         else:
-            raise OrchestraError(f"unknown flag: {name}", hint=_suggest(name, [*VALUE_OPTIONS, *FLAG_OPTIONS]))
+            raise OrchestraError(
+                f"unknown flag: {name}", hint=_suggest(name, [*VALUE_OPTIONS, *FLAG_OPTIONS])
+            )
     return "", []
 
 
@@ -115,7 +134,9 @@ def _dispatch(context: Context, verb: str, rest: list[str]) -> int:
             return _group_help(verb)
         word = rest.pop(0)
         if word not in GROUPS[verb]:
-            raise OrchestraError(f'unknown command "orchestra {verb} {word}"', hint=_suggest(word, GROUPS[verb]))
+            raise OrchestraError(
+                f'unknown command "orchestra {verb} {word}"', hint=_suggest(word, GROUPS[verb])
+            )
         return _run(context, GROUPS[verb][word], f"{verb} {word}", rest)
     if verb not in VERBS:
         raise OrchestraError(f'unknown command "orchestra {verb}"', hint=_suggest(verb, [*VERBS, *GROUPS]))
@@ -209,7 +230,8 @@ def _help(rest: list[str]) -> int:
         "      --compatibility        names with _ instead of -",
         "      --root DIR             state directory of the engine (ORCHESTRA_ROOT)",
         "      --debug                tracebacks of errors",
-        "", "Commands:",
+        "",
+        "Commands:",
     ]
     shown = [name for name in VERBS if name not in HIDDEN]
     out += [f"  {name:<14}{SUMMARIES.get(name, '')}" for name in shown]

@@ -25,8 +25,10 @@ def project_data(project: Project) -> dict[str, Any]:
 def image_options(args: Namespace) -> dict[str, Any]:
     pull = getattr(args, "pull", "") or ""
     return {
-        "pull": "" if pull == "policy" else pull, "build": bool(getattr(args, "build", False)) or pull == "build",
-        "no_build": bool(getattr(args, "no_build", False)), "quiet_pull": bool(getattr(args, "quiet_pull", False)),
+        "pull": "" if pull == "policy" else pull,
+        "build": bool(getattr(args, "build", False)) or pull == "build",
+        "no_build": bool(getattr(args, "no_build", False)),
+        "quiet_pull": bool(getattr(args, "quiet_pull", False)),
     }
 
 
@@ -66,7 +68,9 @@ def project_name(context: Context) -> tuple[str, Project | None]:
         return context.load_or_name()
 
 
-def containers(context: Context, services: Sequence[str] = (), *, oneoff: bool = False) -> tuple[str, list[dict[str, Any]]]:
+def containers(
+    context: Context, services: Sequence[str] = (), *, oneoff: bool = False
+) -> tuple[str, list[dict[str, Any]]]:
     """The project's containers, of the named services; raises NotFoundError for an unknown one."""
     name, project = project_name(context)
     found = [c for c in context.client.call("containers", {"project": name}) if oneoff or not c["oneoff"]]
@@ -89,7 +93,9 @@ def one_container(context: Context, service: str, index: int = 0, *, running: bo
             raise NotFoundError(f'service "{service}" has no container number {index}')
     alive = [c for c in regular if c["state"] in ("running", "paused", "restarting")]
     if running and not alive:
-        raise NotFoundError(f'service "{service}" is not running', hint=f"start it: orchestra up -d {service}")
+        raise NotFoundError(
+            f'service "{service}" is not running', hint=f"start it: orchestra up -d {service}"
+        )
     chosen = alive or regular
     if not chosen:
         raise NotFoundError(f'service "{service}" has no container')

@@ -31,13 +31,23 @@ def mount(context: Context, word: str) -> dict[str, Any]:
         found["type"] = "bind"
         found["source"] = os.path.normpath(os.path.join(context.cwd, os.path.expanduser(source)))
         propagation = next((w for w in words if w in PROPAGATION), "")
-        found["bind"] = {"propagation": propagation, "create_host_path": True, "selinux": next((w for w in words if w in "zZ"), "")}
+        found["bind"] = {
+            "propagation": propagation,
+            "create_host_path": True,
+            "selinux": next((w for w in words if w in "zZ"), ""),
+        }
     elif source and not re.fullmatch(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*", source):
-        raise UsageError(f"invalid volume name {source!r}", hint="use letters, digits, _ . - (a path starts with / or .)")
+        raise UsageError(
+            f"invalid volume name {source!r}", hint="use letters, digits, _ . - (a path starts with / or .)"
+        )
     else:
         found["volume"] = {"nocopy": "nocopy" in words}
     found["read_only"] = "ro" in words
-    unknown = [w for w in words if w not in ("ro", "rw", "z", "Z", "nocopy", "cached", "delegated", "consistent", *PROPAGATION)]
+    unknown = [
+        w
+        for w in words
+        if w not in ("ro", "rw", "z", "Z", "nocopy", "cached", "delegated", "consistent", *PROPAGATION)
+    ]
     if unknown:
         raise UsageError(f"invalid volume {word!r}: unknown mode {unknown[0]}")
     return found
@@ -56,15 +66,25 @@ def mount_option(context: Context, word: str) -> dict[str, Any]:
         raise UsageError(f"invalid mount {word!r}: target must be an absolute path")
     if kind not in ("bind", "volume", "tmpfs", "image"):
         raise UsageError(f"invalid mount {word!r}: unknown type {kind}")
-    read_only = any(values.get(name, "false") in ("", "1", "true") for name in ("readonly", "ro") if name in values)
-    found: dict[str, Any] = {"type": kind, "target": os.path.normpath(target), "source": source, "read_only": read_only}
+    read_only = any(
+        values.get(name, "false") in ("", "1", "true") for name in ("readonly", "ro") if name in values
+    )
+    found: dict[str, Any] = {
+        "type": kind,
+        "target": os.path.normpath(target),
+        "source": source,
+        "read_only": read_only,
+    }
     if kind == "bind":
         if not source:
             raise UsageError(f"invalid mount {word!r}: a bind needs a source")
         found["source"] = os.path.normpath(os.path.join(context.cwd, os.path.expanduser(source)))
         found["bind"] = {"propagation": values.get("bind-propagation", ""), "create_host_path": False}
     elif kind == "volume":
-        found["volume"] = {"nocopy": values.get("volume-nocopy", "false") in ("", "1", "true"), "subpath": values.get("volume-subpath", "")}
+        found["volume"] = {
+            "nocopy": values.get("volume-nocopy", "false") in ("", "1", "true"),
+            "subpath": values.get("volume-subpath", ""),
+        }
     elif kind == "tmpfs":
         size, mode = values.get("tmpfs-size"), values.get("tmpfs-mode")
         found["tmpfs"] = {"size": byte_size(size) if size else None, "mode": int(mode, 8) if mode else None}
@@ -98,10 +118,16 @@ def port(word: str) -> list[dict[str, Any]]:
             raise UsageError(f"invalid port {word!r}: {host} is not an IP address") from None
     first, last = _range(target, word)
     if not published:
-        return [{"target": n, "published": "", "host_ip": host, "protocol": protocol} for n in range(first, last + 1)]
+        return [
+            {"target": n, "published": "", "host_ip": host, "protocol": protocol}
+            for n in range(first, last + 1)
+        ]
     low, high = _range(published, word)
     if high - low == last - first:
-        return [{"target": first + i, "published": str(low + i), "host_ip": host, "protocol": protocol} for i in range(last - first + 1)]
+        return [
+            {"target": first + i, "published": str(low + i), "host_ip": host, "protocol": protocol}
+            for i in range(last - first + 1)
+        ]
     if first == last:
         return [{"target": first, "published": published, "host_ip": host, "protocol": protocol}]
     raise UsageError(f"invalid port {word!r}: ranges of different length")

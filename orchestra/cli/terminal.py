@@ -63,7 +63,9 @@ class Pump:
     detach keys were typed.
     """
 
-    def __init__(self, master: int, resize: Callable[[int, int], Any], keys: bytes = b"", *, stdin: bool = True) -> None:
+    def __init__(
+        self, master: int, resize: Callable[[int, int], Any], keys: bytes = b"", *, stdin: bool = True
+    ) -> None:
         self.master, self.resize, self.keys, self.stdin = master, resize, keys, stdin
         self.detached = False
         self._typed = b""

@@ -52,8 +52,10 @@ class Api:
         """Run ``op``; raises OrchestraError for users' errors."""
         method: Callable[[Call, Args], Any] | None = getattr(self, f"op_{op.replace('-', '_')}", None)
         if method is None:
-            raise OrchestraError(f"the daemon does not know the operation {op}",
-                                 hint="it may be of another version: orchestra system shutdown, then again")
+            raise OrchestraError(
+                f"the daemon does not know the operation {op}",
+                hint="it may be of another version: orchestra system shutdown, then again",
+            )
         return method(Call(wire), args)
 
     # images
@@ -84,8 +86,13 @@ class Api:
     def op_up(self, call: Call, args: Args) -> Any:
         project = project_from_dict(args["project"])
         plan = self.operations.up(
-            project, ReconcileOptions.from_dict(args.get("options", {})), ImageOptions(**args.get("images", {})), call.sink,
-            call.cancelled, wait_timeout=args.get("wait_timeout"), parallel=args.get("parallel") or 0,
+            project,
+            ReconcileOptions.from_dict(args.get("options", {})),
+            ImageOptions(**args.get("images", {})),
+            call.sink,
+            call.cancelled,
+            wait_timeout=args.get("wait_timeout"),
+            parallel=args.get("parallel") or 0,
         )
         return plan.to_dict()
 
@@ -96,10 +103,14 @@ class Api:
         return {**plan.to_dict(), "text": plan.text()}
 
     def op_down(self, call: Call, args: Args) -> Any:
-        options = lifecycle.DownOptions(tuple(args.get("services") or ()), bool(args.get("volumes")), bool(args.get("remove_orphans")))
+        options = lifecycle.DownOptions(
+            tuple(args.get("services") or ()), bool(args.get("volumes")), bool(args.get("remove_orphans"))
+        )
         project = self._project(args)
         images = self._images_of(args["name"]) if args.get("rmi") else {}
-        plan = self.operations.down(args["name"], project, options, call.sink, call.cancelled, args.get("timeout"))
+        plan = self.operations.down(
+            args["name"], project, options, call.sink, call.cancelled, args.get("timeout")
+        )
         if args.get("rmi"):
             self._remove_images(images, args["rmi"], project, call.sink)
         return plan.to_dict()
@@ -110,14 +121,18 @@ class Api:
     def _images_of(self, name: str) -> dict[str, str]:
         return {c.service: c.image for c in self.engine.containers(project=name)}
 
-    def _remove_images(self, images: Mapping[str, str], which: str, project: Project | None, sink: Sink) -> None:
+    def _remove_images(
+        self, images: Mapping[str, str], which: str, project: Project | None, sink: Sink
+    ) -> None:
         from orchestra.events import Status
 
         names = dict(images)
         if project is not None:
             names |= {s.name: naming.image_name(project, s) for s in project.services.values()}
         for service, name in names.items():
-            custom = project.services[service].image if project is not None and service in project.services else ""
+            custom = (
+                project.services[service].image if project is not None and service in project.services else ""
+            )
             if which == "local" and custom:
                 continue
             try:
@@ -131,19 +146,33 @@ class Api:
 
     def op_lifecycle(self, call: Call, args: Args) -> Any:
         """stop, start, restart, rm."""
-        return self.operations.simple(args["verb"], args["name"], self._project(args), args, call.sink, call.cancelled).to_dict()
+        return self.operations.simple(
+            args["verb"], args["name"], self._project(args), args, call.sink, call.cancelled
+        ).to_dict()
 
     def op_each(self, call: Call, args: Args) -> Any:
         """kill, pause, unpause."""
-        self.operations.each(args["verb"], args["name"], self._project(args), tuple(args.get("services") or ()), call.sink,
-                             args.get("signal") or "SIGKILL")
+        self.operations.each(
+            args["verb"],
+            args["name"],
+            self._project(args),
+            tuple(args.get("services") or ()),
+            call.sink,
+            args.get("signal") or "SIGKILL",
+        )
         return None
 
     def op_run_create(self, call: Call, args: Args) -> Any:
         project = project_from_dict(args["project"])
         options = value_from_dict(RunOptions, args.get("options", {}))
-        info = self.operations.run_create(project, args["service"], options, ImageOptions(**args.get("images", {})), call.sink,
-                                          call.cancelled)
+        info = self.operations.run_create(
+            project,
+            args["service"],
+            options,
+            ImageOptions(**args.get("images", {})),
+            call.sink,
+            call.cancelled,
+        )
         return info_dict(info)
 
     def op_projects(self, _call: Call, _args: Args) -> Any:
@@ -177,7 +206,9 @@ class Api:
             for ref in refs:
                 self._copy_logs(call, ref, args)
             return None
-        threads = [threading.Thread(target=self._copy_logs, args=(call, ref, args), daemon=True) for ref in refs]
+        threads = [
+            threading.Thread(target=self._copy_logs, args=(call, ref, args), daemon=True) for ref in refs
+        ]
         for thread in threads:
             thread.start()
         for thread in threads:
@@ -186,8 +217,14 @@ class Api:
 
     def _copy_logs(self, call: Call, ref: str, args: Args) -> None:
         info = self.engine.container(ref)
-        lines = self.engine.logs(info.id, follow=bool(args.get("follow")), tail=args.get("tail"), since=args.get("since"),
-                                 until=args.get("until"), stop=call.cancelled)
+        lines = self.engine.logs(
+            info.id,
+            follow=bool(args.get("follow")),
+            tail=args.get("tail"),
+            since=args.get("since"),
+            until=args.get("until"),
+            stop=call.cancelled,
+        )
         batch: list[list[Any]] = []
         for line in lines:
             batch.append([line.time, line.stream, line.text.decode("utf-8", "surrogateescape"), line.partial])
@@ -200,7 +237,9 @@ class Api:
 
     def op_events(self, call: Call, args: Args) -> Any:
         """Streams events until the other side hangs up (or ``until`` has passed)."""
-        for event in self.engine.events(since=args.get("since"), until=args.get("until"), stop=call.cancelled):
+        for event in self.engine.events(
+            since=args.get("since"), until=args.get("until"), stop=call.cancelled
+        ):
             if args.get("project") and event.attributes.get(labels.PROJECT) != args["project"]:
                 continue
             if not call.data(event_dict(event)):
@@ -215,7 +254,9 @@ class Api:
             found = self.engine.image(spec.image_name)
             if found is None or args.get("pull") == "always":
                 if args.get("pull") == "never":
-                    raise NotFoundError(f"no such image: {spec.image_name}", hint=f"orchestra image pull {spec.image_name}")
+                    raise NotFoundError(
+                        f"no such image: {spec.image_name}", hint=f"orchestra image pull {spec.image_name}"
+                    )
                 self._pull(spec.image_name, spec.service.platform, call.sink)
                 found = self.engine.image(spec.image_name)
             assert found is not None
@@ -292,8 +333,11 @@ class Api:
             call.send({"data": {"attached": True}})
             if args.get("start"):
                 self.engine.start(ref)
-            code = self.engine.wait(ref, until=args.get("until") or "next-exit" if args.get("start") else "not-running",
-                                    stop=call.cancelled)
+            code = self.engine.wait(
+                ref,
+                until=args.get("until") or "next-exit" if args.get("start") else "not-running",
+                stop=call.cancelled,
+            )
         finally:
             if end is not None:
                 end()
@@ -304,7 +348,9 @@ class Api:
     def op_archive_get(self, call: Call, args: Args) -> Any:
         (fd,) = call.wire.take_fds()
         try:
-            return self.engine.archive_get(args["ref"], args["path"], fd, follow_links=bool(args.get("follow_links")))
+            return self.engine.archive_get(
+                args["ref"], args["path"], fd, follow_links=bool(args.get("follow_links"))
+            )
         finally:
             os.close(fd)
 
@@ -323,9 +369,14 @@ class Api:
             os.close(fd)
 
     def op_commit(self, _call: Call, args: Args) -> Any:
-        return self.engine.commit(args["ref"], args.get("image") or "", author=args.get("author") or "",
-                                  message=args.get("message") or "", changes=tuple(args.get("changes") or ()),
-                                  pause=args.get("pause", True))
+        return self.engine.commit(
+            args["ref"],
+            args.get("image") or "",
+            author=args.get("author") or "",
+            message=args.get("message") or "",
+            changes=tuple(args.get("changes") or ()),
+            pause=args.get("pause", True),
+        )
 
     # networks and volumes
 
@@ -341,7 +392,10 @@ class Api:
 
     def op_network_connect(self, _call: Call, args: Args) -> Any:
         attachment = value_from_dict(NetworkAttachment, args.get("attachment") or {})
-        self.engine.connect(args["ref"], NetworkUse(args["network"], attachment, tuple(attachment.aliases), args.get("links") or {}))
+        self.engine.connect(
+            args["ref"],
+            NetworkUse(args["network"], attachment, tuple(attachment.aliases), args.get("links") or {}),
+        )
 
     def op_network_disconnect(self, _call: Call, args: Args) -> Any:
         self.engine.disconnect(args["ref"], args["network"], force=bool(args.get("force")))
@@ -410,17 +464,40 @@ class Call:
 def info_dict(info: ContainerInfo) -> dict[str, Any]:
     """A container as JSON data."""
     return {
-        "id": info.id, "name": info.name, "image": info.image, "image_id": info.image_id, "state": info.state,
-        "labels": naming.visible_labels(info.labels), "project": info.project, "service": info.service, "number": info.number,
-        "oneoff": info.oneoff, "command": list(info.command), "created": info.created, "started": info.started,
-        "finished": info.finished, "exit_code": info.exit_code, "oom_killed": info.oom_killed, "error": info.error, "pid": info.pid,
-        "health": info.health, "has_healthcheck": info.has_healthcheck, "restart_count": info.restart_count,
+        "id": info.id,
+        "name": info.name,
+        "image": info.image,
+        "image_id": info.image_id,
+        "state": info.state,
+        "labels": naming.visible_labels(info.labels),
+        "project": info.project,
+        "service": info.service,
+        "number": info.number,
+        "oneoff": info.oneoff,
+        "command": list(info.command),
+        "created": info.created,
+        "started": info.started,
+        "finished": info.finished,
+        "exit_code": info.exit_code,
+        "oom_killed": info.oom_killed,
+        "error": info.error,
+        "pid": info.pid,
+        "health": info.health,
+        "has_healthcheck": info.has_healthcheck,
+        "restart_count": info.restart_count,
         "publishers": [[p.url, p.target_port, p.published_port, p.protocol] for p in info.publishers],
-        "networks": dict(info.networks), "mounts": [dict(m) for m in info.mounts], "warnings": list(info.warnings),
+        "networks": dict(info.networks),
+        "mounts": [dict(m) for m in info.mounts],
+        "warnings": list(info.warnings),
     }
 
 
 def event_dict(event: Event) -> dict[str, Any]:
     """An event as JSON data."""
-    return {"time": event.time, "type": event.type, "action": event.action, "id": event.id,
-            "attributes": naming.visible_labels(event.attributes)}
+    return {
+        "time": event.time,
+        "type": event.type,
+        "action": event.action,
+        "id": event.id,
+        "attributes": naming.visible_labels(event.attributes),
+    }

@@ -58,7 +58,9 @@ class Daemon:
                     continue
                 sock.settimeout(None)
                 self._count(1)
-                threading.Thread(target=self._connection, args=(sock,), daemon=True, name="connection").start()
+                threading.Thread(
+                    target=self._connection, args=(sock,), daemon=True, name="connection"
+                ).start()
         finally:
             _unlink(path)
             listener.close()

@@ -89,8 +89,13 @@ class Executor:
             self._undo()
             raise self.failed
 
-    def _submit(self, pool: ThreadPoolExecutor, todo: dict[str, Action], waiting: dict[str, set[str]],
-                running: dict[Future[None], str]) -> None:
+    def _submit(
+        self,
+        pool: ThreadPoolExecutor,
+        todo: dict[str, Action],
+        waiting: dict[str, set[str]],
+        running: dict[Future[None], str],
+    ) -> None:
         if self.round.cancelled() and self.failed is None:
             self.failed = Cancelled("interrupted")
         if self.failed is not None:
@@ -163,7 +168,12 @@ class Executor:
         carried = {} if self.round.renew_anon_volumes else self._carried.get(action.replaces, {})
         try:
             spec = service_spec(
-                project, service, action.number, self.round.observed.images[service.name], self._lookup, carried=carried
+                project,
+                service,
+                action.number,
+                self.round.observed.images[service.name],
+                self._lookup,
+                carried=carried,
             )
             info = self.backend.create(spec)
         except OrchestraError as error:
@@ -223,7 +233,15 @@ class Executor:
     def _pre_start(self, action: Action) -> None:
         project, service = self.round.project, self.round.project.services[action.service]
         for index, hook in enumerate(service.pre_start):
-            run_pre_start(self.backend, project, service, hook, index, self.round.observed.images[service.name], self._lookup)
+            run_pre_start(
+                self.backend,
+                project,
+                service,
+                hook,
+                index,
+                self.round.observed.images[service.name],
+                self._lookup,
+            )
 
     # waiting for conditions
 
@@ -233,7 +251,9 @@ class Executor:
         except OrchestraError as error:
             if action.required or isinstance(error, Cancelled):
                 raise
-            self._tell(f"Service {action.service}", "Skipped", Status.WARNING, f"optional dependency: {error.brief}")
+            self._tell(
+                f"Service {action.service}", "Skipped", Status.WARNING, f"optional dependency: {error.brief}"
+            )
 
     # helpers
 
@@ -246,7 +266,11 @@ class Executor:
     def _lookup(self, ref: str) -> str:
         if ref.startswith("container:"):
             return self.backend.container(ref.removeprefix("container:")).id
-        found = [c for c in self.backend.containers(project=self.round.project.name) if c.service == ref and not c.oneoff]
+        found = [
+            c
+            for c in self.backend.containers(project=self.round.project.name)
+            if c.service == ref and not c.oneoff
+        ]
         if not found:
             raise NotFoundError(f"no container of service {ref} exists")
         return min(found, key=lambda container: container.number).id
@@ -278,19 +302,35 @@ def run_hook(backend: Backend, ref: str, hook: Hook, service: Service, what: str
     spec = ExecSpec(hook.command, environment, hook.user, hook.working_dir, hook.privileged)
     code = backend.exec_wait(backend.exec(ref, spec, None))
     if code:
-        raise OrchestraError(f"{what} hook of service {service.name} exited with code {code}: {' '.join(hook.command)}")
+        raise OrchestraError(
+            f"{what} hook of service {service.name} exited with code {code}: {' '.join(hook.command)}"
+        )
 
 
-def run_pre_start(backend: Backend, project: Project, service: Service, hook: Hook, index: int, image_id: str,
-                  lookup: Callable[[str], str]) -> None:
+def run_pre_start(
+    backend: Backend,
+    project: Project,
+    service: Service,
+    hook: Hook,
+    index: int,
+    image_id: str,
+    lookup: Callable[[str], str],
+) -> None:
     """Runs one init container to its end; raises OrchestraError when it fails."""
     environment = {**service.environment, **hook.environment}
     changed = replace(
         service,
-        command=hook.command or service.command, environment=environment, user=hook.user or service.user,
-        working_dir=hook.working_dir or service.working_dir, privileged=hook.privileged or service.privileged,
-        ports=(), healthcheck=None, restart="", container_name=f"{project.name}-{service.name}-pre_start-{index + 1}",
-        entrypoint=() if hook.command else service.entrypoint, image=hook.image or service.image,
+        command=hook.command or service.command,
+        environment=environment,
+        user=hook.user or service.user,
+        working_dir=hook.working_dir or service.working_dir,
+        privileged=hook.privileged or service.privileged,
+        ports=(),
+        healthcheck=None,
+        restart="",
+        container_name=f"{project.name}-{service.name}-pre_start-{index + 1}",
+        entrypoint=() if hook.command else service.entrypoint,
+        image=hook.image or service.image,
     )
     if hook.image:
         found = backend.image(hook.image)
@@ -305,7 +345,10 @@ def run_pre_start(backend: Backend, project: Project, service: Service, hook: Ho
         code = backend.wait(info.id)
         if code:
             tail = [line.text.decode(errors="replace") for line in backend.logs(info.id, tail=5)]
-            raise OrchestraError(f"pre_start {index + 1} of service {service.name} exited with code {code}", details=tuple(tail))
+            raise OrchestraError(
+                f"pre_start {index + 1} of service {service.name} exited with code {code}",
+                details=tuple(tail),
+            )
     finally:
         backend.remove(info.id, force=True, volumes=True)
 
@@ -326,7 +369,8 @@ class Waiter:
         }[self.action.condition]
         while True:
             containers = [
-                c for c in self.backend.containers(project=self.round.project.name)
+                c
+                for c in self.backend.containers(project=self.round.project.name)
                 if c.service == self.action.service and not c.oneoff
             ]
             if check(containers):
@@ -344,7 +388,9 @@ class Waiter:
     def _healthy(self, containers: list[ContainerInfo]) -> bool:
         for c in containers:
             if not c.has_healthcheck:
-                raise OrchestraError(f"dependency failed to start: container {c.name} has no healthcheck configured")
+                raise OrchestraError(
+                    f"dependency failed to start: container {c.name} has no healthcheck configured"
+                )
             self._not_failed(c)
         if containers and all(c.health == "healthy" for c in containers):
             return self._done(containers, "Healthy")
@@ -355,7 +401,9 @@ class Waiter:
             if c.state == "exited":
                 if c.exit_code:
                     raise OrchestraError(
-                        f"service {c.service!r} didn't complete successfully: exit {c.exit_code}".replace("'", '"', 2)
+                        f"service {c.service!r} didn't complete successfully: exit {c.exit_code}".replace(
+                            "'", '"', 2
+                        )
                     )
                 return self._done([c], "Exited")
         return False

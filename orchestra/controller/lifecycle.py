@@ -58,7 +58,9 @@ def dependents_of(names: Iterable[str], graph: Mapping[str, set[str]]) -> set[st
         found |= more
 
 
-def check_services(names: Iterable[str], project: Project | None, containers: Iterable[ContainerInfo]) -> None:
+def check_services(
+    names: Iterable[str], project: Project | None, containers: Iterable[ContainerInfo]
+) -> None:
     """Raises NotFoundError for a service that neither the file nor a container knows."""
     known = {c.service for c in containers}
     if project is not None:
@@ -83,7 +85,9 @@ def down(name: str, observed: Observed, project: Project | None, options: DownOp
     removed = []
     for c in containers:
         key = f"remove {c.id}"
-        actions.append(Action(key, Kind.REMOVE, c.name, "down", (f"stop {c.id}",), service=c.service, container=c.id))
+        actions.append(
+            Action(key, Kind.REMOVE, c.name, "down", (f"stop {c.id}",), service=c.service, container=c.id)
+        )
         removed.append(key)
     if not options.services:
         actions += _networks(name, observed, tuple(removed), {c.id for c in containers})
@@ -100,14 +104,18 @@ def _networks(name: str, observed: Observed, after: tuple[str, ...], going: set[
         others = set(network.containers) - going
         cause = "Resource is still in use" if others else "down"
         kind = Kind.KEEP if others else Kind.REMOVE_NETWORK
-        found.append(Action(f"network {network.name}", kind, network.name, cause, after, resource=network.name))
+        found.append(
+            Action(f"network {network.name}", kind, network.name, cause, after, resource=network.name)
+        )
     return found
 
 
 def _volumes(name: str, observed: Observed, after: tuple[str, ...], project: Project | None) -> list[Action]:
     external = {v.name for v in project.volumes.values() if v.external} if project else set()
     return [
-        Action(f"volume {volume.name}", Kind.REMOVE_VOLUME, volume.name, "down -v", after, resource=volume.name)
+        Action(
+            f"volume {volume.name}", Kind.REMOVE_VOLUME, volume.name, "down -v", after, resource=volume.name
+        )
         for volume in observed.volumes.values()
         if volume.labels.get(labels.PROJECT) == name and volume.name not in external
     ]
@@ -123,13 +131,18 @@ def _stops(containers: Iterable[ContainerInfo], graph: Mapping[str, set[str]], c
     for c in containers:
         users = [name for name, needs in graph.items() if c.service in needs and name != c.service]
         after = tuple(key for name in users for key in by_service.get(name, ()))
-        actions.append(Action(f"stop {c.id}", Kind.STOP, c.name, cause, after, service=c.service, container=c.id))
+        actions.append(
+            Action(f"stop {c.id}", Kind.STOP, c.name, cause, after, service=c.service, container=c.id)
+        )
     return actions
 
 
-def _select(name: str, observed: Observed, project: Project | None, services: tuple[str, ...],
-            *, oneoff: bool = False) -> list[ContainerInfo]:
-    containers = [c for c in observed.containers if c.labels.get(labels.PROJECT) == name and (oneoff or not c.oneoff)]
+def _select(
+    name: str, observed: Observed, project: Project | None, services: tuple[str, ...], *, oneoff: bool = False
+) -> list[ContainerInfo]:
+    containers = [
+        c for c in observed.containers if c.labels.get(labels.PROJECT) == name and (oneoff or not c.oneoff)
+    ]
     check_services(services, project, containers)
     if services:
         containers = [c for c in containers if c.service in services]
@@ -150,10 +163,14 @@ def start(name: str, observed: Observed, project: Project | None, services: tupl
     """Starts existing containers, along the dependencies and waiting for their conditions."""
     containers = _select(name, observed, project, services)
     if not containers and not services:
-        raise NotFoundError(f'no container found for project "{name}": not found', hint="create them with `orchestra up`")
+        raise NotFoundError(
+            f'no container found for project "{name}": not found', hint="create them with `orchestra up`"
+        )
     for service in services:
         if not any(c.service == service for c in containers):
-            raise NotFoundError(f'service "{service}" has no container to start', hint="create it with `orchestra up`")
+            raise NotFoundError(
+                f'service "{service}" has no container to start', hint="create it with `orchestra up`"
+            )
     return Plan(name, ordered(_starts(containers, {})))
 
 
@@ -175,24 +192,41 @@ def _starts(containers: list[ContainerInfo], before: Mapping[str, tuple[str, ...
             key = f"wait {other}"
             if key not in waits:
                 waits.add(key)
-                actions.append(Action(key, Kind.WAIT, other, f"{c.service} depends on it", starts, service=other,
-                                      condition=condition))
+                actions.append(
+                    Action(
+                        key,
+                        Kind.WAIT,
+                        other,
+                        f"{c.service} depends on it",
+                        starts,
+                        service=other,
+                        condition=condition,
+                    )
+                )
             after.append(key)
         if c.state in ("running", "restarting") and c.id not in before:
             continue
         kind = Kind.UNPAUSE if c.state == "paused" and c.id not in before else Kind.START
-        actions.append(Action(f"start {c.id}", kind, c.name, "start", tuple(after), service=c.service, container=c.id))
+        actions.append(
+            Action(f"start {c.id}", kind, c.name, "start", tuple(after), service=c.service, container=c.id)
+        )
     return actions
 
 
-def restart(name: str, observed: Observed, project: Project | None, services: tuple[str, ...], *, deps: bool = True) -> Plan:
+def restart(
+    name: str, observed: Observed, project: Project | None, services: tuple[str, ...], *, deps: bool = True
+) -> Plan:
     """Stops and starts; takes along what asks for it by ``depends_on.*.restart`` unless ``deps`` is false."""
     chosen = services
     if deps and services:
         everything = _select(name, observed, project, ())
         check_services(services, project, everything)
-        extra = {c.service for c in everything for other, (_, again) in dependencies(c).items()
-                 if again and other in services}
+        extra = {
+            c.service
+            for c in everything
+            for other, (_, again) in dependencies(c).items()
+            if again and other in services
+        }
         chosen = (*services, *sorted(extra - set(services)))
     containers = _select(name, observed, project, chosen)
     graph = service_dependencies(containers, project)
@@ -201,8 +235,14 @@ def restart(name: str, observed: Observed, project: Project | None, services: tu
     return Plan(name, ordered([*stops, *_starts(containers, before)]))
 
 
-def remove_stopped(name: str, observed: Observed, project: Project | None, services: tuple[str, ...], *, stop_first: bool,
-                   ) -> Plan:
+def remove_stopped(
+    name: str,
+    observed: Observed,
+    project: Project | None,
+    services: tuple[str, ...],
+    *,
+    stop_first: bool,
+) -> Plan:
     """``rm``: removes stopped containers (all of them, with ``stop_first``), one-offs included."""
     containers = _select(name, observed, project, services, oneoff=True)
     if not stop_first:
@@ -210,5 +250,15 @@ def remove_stopped(name: str, observed: Observed, project: Project | None, servi
     graph = service_dependencies(containers, project)
     actions = _stops(containers, graph, "rm -s") if stop_first else []
     for c in containers:
-        actions.append(Action(f"remove {c.id}", Kind.REMOVE, c.name, "rm", (f"stop {c.id}",), service=c.service, container=c.id))
+        actions.append(
+            Action(
+                f"remove {c.id}",
+                Kind.REMOVE,
+                c.name,
+                "rm",
+                (f"stop {c.id}",),
+                service=c.service,
+                container=c.id,
+            )
+        )
     return Plan(name, ordered(actions))

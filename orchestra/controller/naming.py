@@ -23,10 +23,13 @@ def image_name(project: Project, service: Service) -> str:
     return service.image or f"{project.name}-{service.name}"
 
 
-def container_labels(project: Project, service: Service, number: int, image_id: str, *, oneoff: bool = False) -> dict[str, str]:
+def container_labels(
+    project: Project, service: Service, number: int, image_id: str, *, oneoff: bool = False
+) -> dict[str, str]:
     """User's labels and the reserved ones (which win)."""
     depends = ",".join(
-        f"{name}:{dep.condition}:{'true' if dep.restart else 'false'}" for name, dep in service.depends_on.items()
+        f"{name}:{dep.condition}:{'true' if dep.restart else 'false'}"
+        for name, dep in service.depends_on.items()
     )
     return {
         **service.labels,

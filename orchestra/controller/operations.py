@@ -78,8 +78,17 @@ class Operations:
                 ids[name] = found[0]
         return reconcile(project, collect(self.backend, project.name, ids), options)
 
-    def up(self, project: Project, options: ReconcileOptions, images: ImageOptions, sink: Sink, cancelled: Cancel,
-           *, wait_timeout: float | None = None, parallel: int = 0) -> Plan:
+    def up(
+        self,
+        project: Project,
+        options: ReconcileOptions,
+        images: ImageOptions,
+        sink: Sink,
+        cancelled: Cancel,
+        *,
+        wait_timeout: float | None = None,
+        parallel: int = 0,
+    ) -> Plan:
         """Converges; returns the plan that was executed."""
         with self._alone(project.name):
             names = closure(project, options.services, deps=not options.no_deps)
@@ -88,8 +97,14 @@ class Operations:
             plan = reconcile(project, observed, options)
             for warning in plan.warnings:
                 sink(Progress("", warning, Status.WARNING))
-            round_ = Round(project, observed, sink, options.timeout, renew_anon_volumes=options.renew_anon_volumes,
-                           cancelled=cancelled)
+            round_ = Round(
+                project,
+                observed,
+                sink,
+                options.timeout,
+                renew_anon_volumes=options.renew_anon_volumes,
+                cancelled=cancelled,
+            )
             if wait_timeout:
                 round_.deadline, round_.patience = time.monotonic() + wait_timeout, wait_timeout
             Executor(self.backend, round_, parallel=parallel or self.parallel).run(plan)
@@ -97,14 +112,30 @@ class Operations:
 
     # what exists
 
-    def execute(self, plan: Plan, project: Project | None, observed: Observed, sink: Sink, cancelled: Cancel,
-                timeout: float | None = None) -> Plan:
+    def execute(
+        self,
+        plan: Plan,
+        project: Project | None,
+        observed: Observed,
+        sink: Sink,
+        cancelled: Cancel,
+        timeout: float | None = None,
+    ) -> Plan:
         known = project or Project(name=plan.project, working_dir="")
-        Executor(self.backend, Round(known, observed, sink, timeout, cancelled=cancelled), parallel=self.parallel).run(plan)
+        Executor(
+            self.backend, Round(known, observed, sink, timeout, cancelled=cancelled), parallel=self.parallel
+        ).run(plan)
         return plan
 
-    def down(self, name: str, project: Project | None, options: lifecycle.DownOptions, sink: Sink, cancelled: Cancel,
-             timeout: float | None) -> Plan:
+    def down(
+        self,
+        name: str,
+        project: Project | None,
+        options: lifecycle.DownOptions,
+        sink: Sink,
+        cancelled: Cancel,
+        timeout: float | None,
+    ) -> Plan:
         with self._alone(name):
             observed = collect(self.backend, name)
             plan = lifecycle.down(name, observed, project, options)
@@ -114,7 +145,11 @@ class Operations:
             plan = replace(plan, actions=tuple(a for a in plan if a.cause != "Resource is still in use"))
             if not plan.actions:
                 sink(Progress("", f'No resource found to remove for project "{name}".', Status.WARNING))
-            anonymous = [m["Name"] for c in observed.containers for m in c.mounts if m.get("Anonymous")] if options.volumes else []
+            anonymous = (
+                [m["Name"] for c in observed.containers for m in c.mounts if m.get("Anonymous")]
+                if options.volumes
+                else []
+            )
             self.execute(plan, project, observed, sink, cancelled, timeout)
             for volume in anonymous:
                 try:
@@ -123,7 +158,15 @@ class Operations:
                     continue
             return plan
 
-    def simple(self, verb: str, name: str, project: Project | None, args: Mapping[str, Any], sink: Sink, cancelled: Cancel) -> Plan:
+    def simple(
+        self,
+        verb: str,
+        name: str,
+        project: Project | None,
+        args: Mapping[str, Any],
+        sink: Sink,
+        cancelled: Cancel,
+    ) -> Plan:
         """stop, start, restart and rm."""
         with self._alone(name):
             observed = collect(self.backend, name)
@@ -135,7 +178,9 @@ class Operations:
             elif verb == "restart":
                 plan = lifecycle.restart(name, observed, project, services, deps=not args.get("no_deps"))
             else:
-                plan = lifecycle.remove_stopped(name, observed, project, services, stop_first=bool(args.get("stop")))
+                plan = lifecycle.remove_stopped(
+                    name, observed, project, services, stop_first=bool(args.get("stop"))
+                )
             self.execute(plan, project, observed, sink, cancelled, args.get("timeout"))
             if verb == "rm" and args.get("volumes"):
                 self._drop_anonymous(observed, plan)
@@ -149,14 +194,29 @@ class Operations:
                     if mount.get("Anonymous"):
                         self.backend.remove_volume(mount["Name"], force=True)
 
-    def each(self, verb: str, name: str, project: Project | None, services: tuple[str, ...], sink: Sink,
-             signal: str = "SIGKILL") -> None:
+    def each(
+        self,
+        verb: str,
+        name: str,
+        project: Project | None,
+        services: tuple[str, ...],
+        sink: Sink,
+        signal: str = "SIGKILL",
+    ) -> None:
         """kill, pause and unpause: on every container that is in the state for it."""
         observed = collect(self.backend, name)
         lifecycle.check_services(services, project, observed.containers)
-        wanted = {"kill": ("running", "paused", "restarting"), "pause": ("running",), "unpause": ("paused",)}[verb]
-        words = {"kill": ("Killing", "Killed"), "pause": ("Pausing", "Paused"), "unpause": ("Unpausing", "Unpaused")}[verb]
-        chosen = [c for c in observed.containers if (not services or c.service in services) and c.state in wanted]
+        wanted = {"kill": ("running", "paused", "restarting"), "pause": ("running",), "unpause": ("paused",)}[
+            verb
+        ]
+        words = {
+            "kill": ("Killing", "Killed"),
+            "pause": ("Pausing", "Paused"),
+            "unpause": ("Unpausing", "Unpaused"),
+        }[verb]
+        chosen = [
+            c for c in observed.containers if (not services or c.service in services) and c.state in wanted
+        ]
         if not chosen and services and verb == "kill":
             raise NotFoundError(f"no container to kill for service {' '.join(services)}")
         for container in chosen:
@@ -171,8 +231,15 @@ class Operations:
 
     # one-off containers
 
-    def run_create(self, project: Project, service_name: str, options: RunOptions, images: ImageOptions, sink: Sink,
-                   cancelled: Cancel) -> ContainerInfo:
+    def run_create(
+        self,
+        project: Project,
+        service_name: str,
+        options: RunOptions,
+        images: ImageOptions,
+        sink: Sink,
+        cancelled: Cancel,
+    ) -> ContainerInfo:
         """Starts the dependencies and creates the one-off container (not started)."""
         service = project.services.get(service_name)
         if service is None:
@@ -188,18 +255,35 @@ class Operations:
             aliases = (service.name,) if options.use_aliases else ()
             extra = {labels.SLUG: slug, **(options.labels or {})}
             spec = replace(
-                spec, name=name, auto_remove=options.remove,
-                labels={**naming.container_labels(project, changed, 1, ids[service_name], oneoff=True), **extra},
-                networks=network_uses(project, changed, aliases=aliases), restart=replace(spec.restart, name="no"),
-                mounts=(*(m for m in spec.mounts if m.target not in {v.target for v in options.volumes}), *options.volumes),
+                spec,
+                name=name,
+                auto_remove=options.remove,
+                labels={
+                    **naming.container_labels(project, changed, 1, ids[service_name], oneoff=True),
+                    **extra,
+                },
+                networks=network_uses(project, changed, aliases=aliases),
+                restart=replace(spec.restart, name="no"),
+                mounts=(
+                    *(m for m in spec.mounts if m.target not in {v.target for v in options.volumes}),
+                    *options.volumes,
+                ),
             )
             try:
                 return self.backend.create(spec)
             except OrchestraError as error:
                 raise placed(error, project, f"services.{service_name}") from error
 
-    def _dependencies(self, project: Project, name: str, deps: tuple[str, ...], images: ImageOptions, options: RunOptions,
-                      sink: Sink, cancelled: Cancel) -> None:
+    def _dependencies(
+        self,
+        project: Project,
+        name: str,
+        deps: tuple[str, ...],
+        images: ImageOptions,
+        options: RunOptions,
+        sink: Sink,
+        cancelled: Cancel,
+    ) -> None:
         """Networks and volumes of the service itself, and its dependencies running."""
         wanted = ReconcileOptions(services=deps, remove_orphans=options.remove_orphans, ignore_orphans=True)
         if deps:
@@ -209,11 +293,15 @@ class Operations:
         observed = collect(self.backend, project.name, ids)
         if deps:
             plan = reconcile(project, observed, wanted)
-            Executor(self.backend, Round(project, observed, sink, cancelled=cancelled), parallel=self.parallel).run(plan)
+            Executor(
+                self.backend, Round(project, observed, sink, cancelled=cancelled), parallel=self.parallel
+            ).run(plan)
             self._conditions(project, name, deps, sink, cancelled)
         self._resources(project, name, sink)
 
-    def _conditions(self, project: Project, name: str, deps: tuple[str, ...], sink: Sink, cancelled: Cancel) -> None:
+    def _conditions(
+        self, project: Project, name: str, deps: tuple[str, ...], sink: Sink, cancelled: Cancel
+    ) -> None:
         from orchestra.controller.executor import Waiter
         from orchestra.controller.plan import Action, Kind
 
@@ -221,7 +309,9 @@ class Operations:
             dependency = project.services[name].depends_on[other]
             if dependency.condition == "service_started" or other not in project.services:
                 continue
-            action = Action(f"wait {other}", Kind.WAIT, other, "run", service=other, condition=dependency.condition)
+            action = Action(
+                f"wait {other}", Kind.WAIT, other, "run", service=other, condition=dependency.condition
+            )
             round_ = Round(project, Observed(), sink, cancelled=cancelled)
             try:
                 Waiter(self.backend, round_, action).wait()
@@ -234,7 +324,11 @@ class Operations:
         service = project.services[name]
         alone = replace(project, services={name: replace(service, depends_on={}, links=(), volumes_from=())})
         observed = collect(self.backend, project.name)
-        plan = reconcile(alone, observed, ReconcileOptions(services=(name,), scale={name: 0}, ignore_orphans=True, no_deps=True))
+        plan = reconcile(
+            alone,
+            observed,
+            ReconcileOptions(services=(name,), scale={name: 0}, ignore_orphans=True, no_deps=True),
+        )
         wanted = tuple(a for a in plan if a.kind.value.startswith("create ") and a.resource)
         Executor(self.backend, Round(project, observed, sink)).run(replace(plan, actions=wanted))
 
@@ -263,11 +357,20 @@ def oneoff_service(service: Service, options: RunOptions) -> Service:
         command = options.command
     ports = (*(service.ports if options.service_ports else ()), *options.publish)
     return replace(
-        service, command=command, entrypoint=entrypoint, ports=ports, container_name="", restart="",
+        service,
+        command=command,
+        entrypoint=entrypoint,
+        ports=ports,
+        container_name="",
+        restart="",
         environment={**service.environment, **(options.environment or {})},
-        user=options.user or service.user, working_dir=options.working_dir or service.working_dir,
-        tty=options.tty, stdin_open=options.stdin_open, scale=1,
-        cap_add=(*service.cap_add, *options.cap_add), cap_drop=(*service.cap_drop, *options.cap_drop),
+        user=options.user or service.user,
+        working_dir=options.working_dir or service.working_dir,
+        tty=options.tty,
+        stdin_open=options.stdin_open,
+        scale=1,
+        cap_add=(*service.cap_add, *options.cap_add),
+        cap_drop=(*service.cap_drop, *options.cap_drop),
     )
 
 

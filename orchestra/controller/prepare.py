@@ -39,10 +39,14 @@ class ImageOptions:
 class Images:
     """Makes images available through the functions it is given."""
 
-    def __init__(self, backend: Backend, pull: Puller, build: Builder, pulled_at: Callable[[str], float]) -> None:
+    def __init__(
+        self, backend: Backend, pull: Puller, build: Builder, pulled_at: Callable[[str], float]
+    ) -> None:
         self.backend, self._pull, self._build, self._pulled_at = backend, pull, build, pulled_at
 
-    def prepare(self, project: Project, names: Iterable[str], options: ImageOptions, sink: Sink) -> dict[str, str]:
+    def prepare(
+        self, project: Project, names: Iterable[str], options: ImageOptions, sink: Sink
+    ) -> dict[str, str]:
         """service name → image id. Raises the first error; the others are finished first."""
         wanted: dict[str, list[str]] = {}
         for name in names:
@@ -68,8 +72,11 @@ class Images:
     def _is_there(self, project: Project, name: str, options: ImageOptions) -> bool:
         service = project.services[name]
         policy = options.pull or service.pull_policy
-        return policy in ("", "missing", "never") and not options.build and self.backend.image(
-            image_name(project, service)) is not None
+        return (
+            policy in ("", "missing", "never")
+            and not options.build
+            and self.backend.image(image_name(project, service)) is not None
+        )
 
     def _one(self, project: Project, names: list[str], options: ImageOptions, sink: Sink) -> str:
         builders = [n for n in names if project.services[n].build]
@@ -85,8 +92,11 @@ class Images:
             return local[0]
         if service.build:
             if options.no_build:
-                raise NotFoundError(f"no such image: {text}", hint="take --no-build away to build it",
-                                    location=_place(project, f"services.{service.name}.build"))
+                raise NotFoundError(
+                    f"no such image: {text}",
+                    hint="take --no-build away to build it",
+                    location=_place(project, f"services.{service.name}.build"),
+                )
             return self._build(project, service, sink)
         raise NotFoundError(
             f"no such image: {text} (pull policy is {policy or 'never'})",
@@ -103,7 +113,9 @@ class Images:
             return time.time() - self._pulled_at(text) > age
         return not present
 
-    def _fetch(self, project: Project, service: Service, text: str, local: tuple[str, object] | None, sink: Sink) -> str:
+    def _fetch(
+        self, project: Project, service: Service, text: str, local: tuple[str, object] | None, sink: Sink
+    ) -> str:
         try:
             return self._pull(text, service.platform, sink)
         except OrchestraError as error:
@@ -111,7 +123,9 @@ class Images:
                 return local[0] if local else self._build(project, service, sink)
             sink(Progress(f"Image {text}", "Error", Status.ERROR, error.brief))
             place = error.location or _place(project, f"services.{service.name}.image")
-            raise OrchestraError(error.brief, details=error.details, hint=error.hint, location=place) from error
+            raise OrchestraError(
+                error.brief, details=error.details, hint=error.hint, location=place
+            ) from error
 
 
 def refresh_seconds(policy: str) -> float | None:

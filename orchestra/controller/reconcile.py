@@ -176,19 +176,41 @@ class _Reconciler:
         stops = []
         for container in users:
             stop = self.add(
-                Action(f"stop {container.id}", Kind.STOP, container.name, f"volume {name} changed",
-                       service=container.service, container=container.id)
+                Action(
+                    f"stop {container.id}",
+                    Kind.STOP,
+                    container.name,
+                    f"volume {name} changed",
+                    service=container.service,
+                    container=container.id,
+                )
             )
             stops.append(
                 self.add(
-                    Action(f"remove {container.id}", Kind.REMOVE, container.name, f"volume {name} changed",
-                           (stop,), service=container.service, container=container.id)
+                    Action(
+                        f"remove {container.id}",
+                        Kind.REMOVE,
+                        container.name,
+                        f"volume {name} changed",
+                        (stop,),
+                        service=container.service,
+                        container=container.id,
+                    )
                 )
             )
         gone = self.add(
-            Action(f"remove volume {key}", Kind.REMOVE_VOLUME, name, "configuration changed", tuple(stops), resource=name)
+            Action(
+                f"remove volume {key}",
+                Kind.REMOVE_VOLUME,
+                name,
+                "configuration changed",
+                tuple(stops),
+                resource=name,
+            )
         )
-        self.add(Action(f"volume {key}", Kind.CREATE_VOLUME, name, "configuration changed", (gone,), resource=key))
+        self.add(
+            Action(f"volume {key}", Kind.CREATE_VOLUME, name, "configuration changed", (gone,), resource=key)
+        )
 
     # orphans
 
@@ -197,7 +219,8 @@ class _Reconciler:
         found = [
             c
             for c in self.observed.containers
-            if (c.service not in known and not c.oneoff) or (c.oneoff and c.state in ("exited", "dead", "created"))
+            if (c.service not in known and not c.oneoff)
+            or (c.oneoff and c.state in ("exited", "dead", "created"))
         ]
         found = [c for c in found if c.labels.get(labels.PROJECT) == self.project.name]
         if not found:
@@ -206,10 +229,19 @@ class _Reconciler:
         if self.options.remove_orphans:
             for container in found:
                 stop = self.add(
-                    Action(f"stop {container.id}", Kind.STOP, container.name, "orphan", container=container.id)
+                    Action(
+                        f"stop {container.id}", Kind.STOP, container.name, "orphan", container=container.id
+                    )
                 )
                 self.add(
-                    Action(f"remove {container.id}", Kind.REMOVE, container.name, "orphan", (stop,), container=container.id)
+                    Action(
+                        f"remove {container.id}",
+                        Kind.REMOVE,
+                        container.name,
+                        "orphan",
+                        (stop,),
+                        container=container.id,
+                    )
                 )
         elif not self.options.ignore_orphans and any(not c.oneoff for c in found):
             shown = sorted(c.name for c in found if not c.oneoff)
@@ -239,7 +271,11 @@ class _Reconciler:
         gates = self._gates(service)
         self.ready[service.name], self.started[service.name] = [], []
         running_before = any(c.state in RUNNING for c in kept if not causes[c.id])
-        pre = self._pre_start(service, gates) if service.pre_start and self.options.start and not running_before else []
+        pre = (
+            self._pre_start(service, gates)
+            if service.pre_start and self.options.start and not running_before
+            else []
+        )
         for container in kept:
             if causes[container.id]:
                 self._recreate(service, container, causes[container.id], [*gates, *pre])
@@ -267,8 +303,16 @@ class _Reconciler:
             key = f"wait {name} {dependency.condition} {'required' if dependency.required else 'optional'}"
             if not any(action.key == key for action in self.actions):
                 self.add(
-                    Action(key, Kind.WAIT, name, f"{service.name} depends on it", started, service=name,
-                           condition=dependency.condition, required=dependency.required)
+                    Action(
+                        key,
+                        Kind.WAIT,
+                        name,
+                        f"{service.name} depends on it",
+                        started,
+                        service=name,
+                        condition=dependency.condition,
+                        required=dependency.required,
+                    )
                 )
             keys.append(key)
         return keys
@@ -313,33 +357,72 @@ class _Reconciler:
 
     # single containers
 
-    def _create(self, service: Service, number: int, gates: list[str], cause: str = "missing", *,
-                before: tuple[str, ...] = (), replaces: str = "") -> None:
+    def _create(
+        self,
+        service: Service,
+        number: int,
+        gates: list[str],
+        cause: str = "missing",
+        *,
+        before: tuple[str, ...] = (),
+        replaces: str = "",
+    ) -> None:
         name = container_name(self.project.name, service, number)
         resources = [f"network {key}" for key in service.networks]
         resources += [f"volume {m.source}" for m in service.volumes if m.type == "volume" and m.source]
         shared = [key for other in sorted(shared_with(service)) for key in self.started.get(other, ())]
         made = self.add(
-            Action(f"create {name}", Kind.CREATE, name, cause, (*before, *resources, *shared),
-                   service=service.name, number=number, replaces=replaces)
+            Action(
+                f"create {name}",
+                Kind.CREATE,
+                name,
+                cause,
+                (*before, *resources, *shared),
+                service=service.name,
+                number=number,
+                replaces=replaces,
+            )
         )
         self.recreated.add(service.name)
         self.ready[service.name].append(made)
         if self.options.start:
             key = self.add(
-                Action(f"start {name}", Kind.START, name, cause if replaces else "created", (made, *gates),
-                       service=service.name, number=number)
+                Action(
+                    f"start {name}",
+                    Kind.START,
+                    name,
+                    cause if replaces else "created",
+                    (made, *gates),
+                    service=service.name,
+                    number=number,
+                )
             )
             self.started[service.name].append(key)
 
     def _recreate(self, service: Service, container: ContainerInfo, cause: str, gates: list[str]) -> None:
         stop = self.add(
-            Action(f"stop {container.id}", Kind.STOP, container.name, cause, tuple(self._dependents(service)),
-                   service=service.name, container=container.id)
+            Action(
+                f"stop {container.id}",
+                Kind.STOP,
+                container.name,
+                cause,
+                tuple(self._dependents(service)),
+                service=service.name,
+                container=container.id,
+            )
         )
         gone = self.add(
-            Action(f"remove {container.id}", Kind.REMOVE, container.name, cause, (stop,), service=service.name,
-                   number=container.number, container=container.id, replaces=container.id)
+            Action(
+                f"remove {container.id}",
+                Kind.REMOVE,
+                container.name,
+                cause,
+                (stop,),
+                service=service.name,
+                number=container.number,
+                container=container.id,
+                replaces=container.id,
+            )
         )
         self._stale(service, gone)
         self._create(service, container.number, gates, cause, before=(gone,), replaces=container.id)
@@ -355,12 +438,36 @@ class _Reconciler:
             if found is not None:
                 self.actions.remove(found)
                 self.actions.append(
-                    Action(removal, found.kind, found.target, found.cause, (*found.after, gone), resource=found.resource)
+                    Action(
+                        removal,
+                        found.kind,
+                        found.target,
+                        found.cause,
+                        (*found.after, gone),
+                        resource=found.resource,
+                    )
                 )
                 continue
-            self.add(Action(removal, Kind.REMOVE_NETWORK, network.name, "configuration changed", (gone,),
-                            resource=network.name))
-            self.add(Action(creation, Kind.CREATE_NETWORK, network.name, "configuration changed", (removal,), resource=key))
+            self.add(
+                Action(
+                    removal,
+                    Kind.REMOVE_NETWORK,
+                    network.name,
+                    "configuration changed",
+                    (gone,),
+                    resource=network.name,
+                )
+            )
+            self.add(
+                Action(
+                    creation,
+                    Kind.CREATE_NETWORK,
+                    network.name,
+                    "configuration changed",
+                    (removal,),
+                    resource=key,
+                )
+            )
 
     def _dependents(self, service: Service) -> list[str]:
         """Stops of running services that ask to be restarted with this one (depends_on.restart)."""
@@ -374,8 +481,14 @@ class _Reconciler:
                 if container.state in RUNNING and not any(a.key == key for a in self.actions):
                     keys.append(
                         self.add(
-                            Action(key, Kind.STOP, container.name, f"{service.name} is recreated", service=other.name,
-                                   container=container.id)
+                            Action(
+                                key,
+                                Kind.STOP,
+                                container.name,
+                                f"{service.name} is recreated",
+                                service=other.name,
+                                container=container.id,
+                            )
                         )
                     )
         return keys
@@ -384,31 +497,81 @@ class _Reconciler:
         stopped = f"stop {container.id}"
         was_stopped = any(action.key == stopped for action in self.actions)
         if self.options.start and container.state == "paused":
-            key = self.add(Action(f"unpause {container.id}", Kind.UNPAUSE, container.name, "paused",
-                                  service=service.name, container=container.id))
+            key = self.add(
+                Action(
+                    f"unpause {container.id}",
+                    Kind.UNPAUSE,
+                    container.name,
+                    "paused",
+                    service=service.name,
+                    container=container.id,
+                )
+            )
             self.started[service.name].append(key)
         elif self.options.start and (was_stopped or container.state in NEEDS_START):
             cause = f"it is {container.state}" if not was_stopped else "a dependency is recreated"
             after = (stopped, *gates) if was_stopped else tuple(gates)
-            key = self.add(Action(f"start {container.name}", Kind.START, container.name, cause, after,
-                                  service=service.name, number=container.number, container=container.id))
+            key = self.add(
+                Action(
+                    f"start {container.name}",
+                    Kind.START,
+                    container.name,
+                    cause,
+                    after,
+                    service=service.name,
+                    number=container.number,
+                    container=container.id,
+                )
+            )
             self.started[service.name].append(key)
         else:
-            self.add(Action(f"keep {container.name}", Kind.KEEP, container.name, f"{container.state}, as wanted",
-                            service=service.name, number=container.number, container=container.id))
+            self.add(
+                Action(
+                    f"keep {container.name}",
+                    Kind.KEEP,
+                    container.name,
+                    f"{container.state}, as wanted",
+                    service=service.name,
+                    number=container.number,
+                    container=container.id,
+                )
+            )
 
     def _drop(self, service: Service, container: ContainerInfo, cause: str) -> None:
-        stop = self.add(Action(f"stop {container.id}", Kind.STOP, container.name, cause, service=service.name,
-                               container=container.id))
-        self.add(Action(f"remove {container.id}", Kind.REMOVE, container.name, cause, (stop,), service=service.name,
-                        container=container.id))
+        stop = self.add(
+            Action(
+                f"stop {container.id}",
+                Kind.STOP,
+                container.name,
+                cause,
+                service=service.name,
+                container=container.id,
+            )
+        )
+        self.add(
+            Action(
+                f"remove {container.id}",
+                Kind.REMOVE,
+                container.name,
+                cause,
+                (stop,),
+                service=service.name,
+                container=container.id,
+            )
+        )
 
     def _pre_start(self, service: Service, gates: list[str]) -> list[str]:
         resources = [f"network {key}" for key in service.networks]
         resources += [f"volume {m.source}" for m in service.volumes if m.type == "volume" and m.source]
         key = self.add(
-            Action(f"pre_start {service.name}", Kind.PRE_START, service.name, "before its first start",
-                   (*resources, *gates), service=service.name)
+            Action(
+                f"pre_start {service.name}",
+                Kind.PRE_START,
+                service.name,
+                "before its first start",
+                (*resources, *gates),
+                service=service.name,
+            )
         )
         return [key]
 
@@ -425,8 +588,15 @@ class _Reconciler:
                 continue
             condition = "completed" if name in completed else "running_or_healthy"
             self.add(
-                Action(f"wait {name} {condition}", Kind.WAIT, name, "--wait", tuple(self.started.get(name, ())),
-                       service=name, condition=condition)
+                Action(
+                    f"wait {name} {condition}",
+                    Kind.WAIT,
+                    name,
+                    "--wait",
+                    tuple(self.started.get(name, ())),
+                    service=name,
+                    condition=condition,
+                )
             )
 
 

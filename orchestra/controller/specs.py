@@ -139,9 +139,13 @@ def restart_spec(service: Service) -> RestartSpec:
     if policy is None:
         return RestartSpec()
     names = {"": "always", "any": "always", "none": "no", "on-failure": "on-failure"}
-    return RestartSpec(names.get(policy.condition, "no"), policy.max_attempts or 0, policy.delay, policy.window)
+    return RestartSpec(
+        names.get(policy.condition, "no"), policy.max_attempts or 0, policy.delay, policy.window
+    )
 
 
 def carried_volumes(old: ContainerInfo) -> dict[str, str]:
     """The anonymous volumes of a container, by target."""
-    return {m["Destination"]: m["Name"] for m in old.mounts if m.get("Type") == "volume" and m.get("Anonymous")}
+    return {
+        m["Destination"]: m["Name"] for m in old.mounts if m.get("Type") == "volume" and m.get("Anonymous")
+    }

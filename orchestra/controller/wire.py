@@ -55,7 +55,9 @@ class Wire:
             start = len(self._buffer)
             if start > MAXIMUM:
                 raise WireError("message too long")
-            data, rights, _flags, _address = self.sock.recvmsg(CHUNK, socket.CMSG_SPACE(16 * 4), socket.MSG_CMSG_CLOEXEC)
+            data, rights, _flags, _address = self.sock.recvmsg(
+                CHUNK, socket.CMSG_SPACE(16 * 4), socket.MSG_CMSG_CLOEXEC
+            )
             for level, kind, payload in rights:
                 if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
                     numbers = array.array("i")

@@ -16,7 +16,15 @@ class LogPrinter:
     """Writes whole lines; several threads may call it. stdout lines go to ``out``, stderr lines to
     ``err``."""
 
-    def __init__(self, out: BinaryIO, err: BinaryIO, *, color: bool = False, prefix: bool = True, timestamps: bool = False) -> None:
+    def __init__(
+        self,
+        out: BinaryIO,
+        err: BinaryIO,
+        *,
+        color: bool = False,
+        prefix: bool = True,
+        timestamps: bool = False,
+    ) -> None:
         self.out, self.err = out, err
         self.color, self.prefix, self.timestamps = color, prefix, timestamps
         self._lock = threading.Lock()
@@ -77,8 +85,11 @@ def printer(context: Any, args: Any) -> LogPrinter:
     """The printer for a verb's --no-color, --no-log-prefix and --timestamps."""
     context.stdout.flush()
     return LogPrinter(
-        sys.stdout.buffer, sys.stderr.buffer, color=context.color(context.stdout) and not getattr(args, "no_color", False),
-        prefix=not getattr(args, "no_log_prefix", False), timestamps=bool(getattr(args, "timestamps", False)),
+        sys.stdout.buffer,
+        sys.stderr.buffer,
+        color=context.color(context.stdout) and not getattr(args, "no_color", False),
+        prefix=not getattr(args, "no_log_prefix", False),
+        timestamps=bool(getattr(args, "timestamps", False)),
     )
 
 

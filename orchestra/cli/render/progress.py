@@ -32,7 +32,11 @@ class Plain:
         if event["status"] == "Warning" and not event["resource"]:
             print(f"{self.prefix}warning: {event['text']}", file=self.stream, flush=True)
             return
-        if event["total"] and self._last.get(event["resource"]) == event["text"] and event["status"] == "Working":
+        if (
+            event["total"]
+            and self._last.get(event["resource"]) == event["text"]
+            and event["status"] == "Working"
+        ):
             return  # a line for every block of a download would drown the rest
         self._last[event["resource"]] = event["text"]
         details = f"  {event['details']}" if event["details"] else ""
@@ -53,7 +57,11 @@ class Json:
         if event["details"]:
             line["details"] = event["details"]
         if event["total"]:
-            line |= {"current": event["current"], "total": event["total"], "percent": event["current"] * 100 // event["total"]}
+            line |= {
+                "current": event["current"],
+                "total": event["total"],
+                "percent": event["current"] * 100 // event["total"],
+            }
         if self.dry_run:
             line["dry-run"] = True
         print(json.dumps(line), file=self.stream, flush=True)
@@ -122,7 +130,11 @@ class Tty:
         now = time.monotonic()
         for name, row in shown:
             seconds = self.ended.get(name, now) - self.begun[name]
-            percent = f" {row['current'] * 100 // row['total']}%" if row["total"] and row["status"] == "Working" else ""
+            percent = (
+                f" {row['current'] * 100 // row['total']}%"
+                if row["total"] and row["status"] == "Working"
+                else ""
+            )
             details = f" {row['details']}" if row["details"] else ""
             text = f" {MARKS[row['status']]} {name:<{width}}  {row['text']}{percent}{details}"
             tail = f"{seconds:5.1f}s"

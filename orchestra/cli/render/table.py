@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from typing import TextIO
 
 
-def print_table(stream: TextIO, columns: Sequence[str], rows: Sequence[Sequence[str]], *, pretty: bool, color: bool) -> None:
+def print_table(
+    stream: TextIO, columns: Sequence[str], rows: Sequence[Sequence[str]], *, pretty: bool, color: bool
+) -> None:
     """``rows`` are texts, one for each column."""
     if pretty:
         _rich(stream, columns, rows, color=color)
@@ -16,7 +18,10 @@ def print_table(stream: TextIO, columns: Sequence[str], rows: Sequence[Sequence[
 
 def aligned(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Columns three blanks apart, as docker prints them."""
-    widths = [max(len(column), *(len(row[i]) for row in rows)) if rows else len(column) for i, column in enumerate(columns)]
+    widths = [
+        max(len(column), *(len(row[i]) for row in rows)) if rows else len(column)
+        for i, column in enumerate(columns)
+    ]
     lines = []
     for row in (columns, *rows):
         cells = [cell.ljust(widths[i]) for i, cell in enumerate(row)]
@@ -24,7 +29,14 @@ def aligned(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(lines) + "\n"
 
 
-STATES = {"Up": "green", "Exited": "red", "running": "green", "exited": "red", "Created": "yellow", "Paused": "yellow"}
+STATES = {
+    "Up": "green",
+    "Exited": "red",
+    "running": "green",
+    "exited": "red",
+    "Created": "yellow",
+    "Paused": "yellow",
+}
 
 
 def _rich(stream: TextIO, columns: Sequence[str], rows: Sequence[Sequence[str]], *, color: bool) -> None:

@@ -20,7 +20,7 @@ def render(template: str, value: Any) -> str:
     parts: list[tuple[str, str]] = []
     position = 0
     for match in TOKEN.finditer(text):
-        parts.append(("text", text[position:match.start()]))
+        parts.append(("text", text[position : match.start()]))
         parts.append(("code", match.group(1)))
         position = match.end()
     parts.append(("text", text[position:]))
@@ -50,9 +50,15 @@ def _block(parts: list[tuple[str, str]], value: Any) -> tuple[str, list[tuple[st
     return "".join(out), []
 
 
-def _control(word: str, expression: str, body: list[tuple[str, str]], value: Any) -> tuple[str, list[tuple[str, str]]]:
+def _control(
+    word: str, expression: str, body: list[tuple[str, str]], value: Any
+) -> tuple[str, list[tuple[str, str]]]:
     subject = _evaluate(expression, value)
-    items = (list(subject.values()) if isinstance(subject, dict) else list(subject or [])) if word == "range" else [value]
+    items = (
+        (list(subject.values()) if isinstance(subject, dict) else list(subject or []))
+        if word == "range"
+        else [value]
+    )
     good = bool(items) if word == "range" else bool(subject)
     pieces = []
     rest = body
@@ -84,7 +90,7 @@ def _evaluate(expression: str, value: Any) -> Any:
 
 
 def _operand(word: str, value: Any) -> Any:
-    if word[0] in "\"`":
+    if word[0] in '"`':
         return word[1:-1].replace('\\"', '"').replace("\\t", "\t").replace("\\n", "\n")
     if re.fullmatch(r"-?\d+", word):
         return int(word)
@@ -96,7 +102,9 @@ def _operand(word: str, value: Any) -> Any:
         if not isinstance(value, dict):
             raise OrchestraError(f"template: can't evaluate field {name}")
         if name not in value:
-            raise OrchestraError(f"template: there is no field {name}", hint=f"there are: {', '.join(sorted(map(str, value)))}")
+            raise OrchestraError(
+                f"template: there is no field {name}", hint=f"there are: {', '.join(sorted(map(str, value)))}"
+            )
         value = value[name]
     return value
 

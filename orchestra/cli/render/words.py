@@ -131,7 +131,9 @@ def moment(text: str, now: float | None = None) -> float:
         try:
             return datetime.fromisoformat(cleaned).timestamp()
         except ValueError:
-            raise OrchestraError(f"invalid time {text!r}", hint="write for example 2026-01-02T03:04:05Z or 42m") from None
+            raise OrchestraError(
+                f"invalid time {text!r}", hint="write for example 2026-01-02T03:04:05Z or 42m"
+            ) from None
     return (time.time() if now is None else now) - duration(text)
 
 

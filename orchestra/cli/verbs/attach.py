@@ -33,6 +33,13 @@ def attach_to(context: Context, args: Namespace, ref: str) -> int:
     from orchestra.cli.execution import attach
 
     config = context.client.call("inspect", {"ref": ref})["Config"]
-    code = attach(context, ref, start=False, stdin=not args.no_stdin and bool(config.get("OpenStdin")), tty=bool(config.get("Tty")),
-                  keys=args.detach_keys, forward=args.sig_proxy == "true")
+    code = attach(
+        context,
+        ref,
+        start=False,
+        stdin=not args.no_stdin and bool(config.get("OpenStdin")),
+        tty=bool(config.get("Tty")),
+        keys=args.detach_keys,
+        forward=args.sig_proxy == "true",
+    )
     return 0 if code is None else code

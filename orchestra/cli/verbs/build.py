@@ -81,7 +81,16 @@ def _with_options(context: Context, service: Service, args: Namespace) -> Servic
             raise UsageError(f"invalid --build-arg {word!r}", hint="write KEY=VALUE")
         values[key] = value if sep else context.environ.get(key)
     ssh = (args.ssh,) if args.ssh else build.ssh
-    return replace(service, build=replace(build, args=values, no_cache=build.no_cache or args.no_cache, pull=build.pull or args.pull, ssh=ssh))
+    return replace(
+        service,
+        build=replace(
+            build,
+            args=values,
+            no_cache=build.no_cache or args.no_cache,
+            pull=build.pull or args.pull,
+            ssh=ssh,
+        ),
+    )
 
 
 def _print(context: Context, project: Project, services: list[Service]) -> int:
@@ -89,10 +98,17 @@ def _print(context: Context, project: Project, services: list[Service]) -> int:
 
     targets = {
         service.name: {
-            "context": service.build.context, "dockerfile": service.build.dockerfile, "tags": [image_name(project, service)],
-            "args": dict(service.build.args), "target": service.build.target,
+            "context": service.build.context,
+            "dockerfile": service.build.dockerfile,
+            "tags": [image_name(project, service)],
+            "args": dict(service.build.args),
+            "target": service.build.target,
         }
-        for service in services if service.build
+        for service in services
+        if service.build
     }
-    print(json.dumps({"group": {"default": {"targets": list(targets)}}, "target": targets}, indent=2), file=context.stdout)
+    print(
+        json.dumps({"group": {"default": {"targets": list(targets)}}, "target": targets}, indent=2),
+        file=context.stdout,
+    )
     return 0

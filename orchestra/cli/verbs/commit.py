@@ -22,8 +22,23 @@ def add_commit_options(parser: ArgumentParser) -> None:
     add = parser.add_argument
     add("-a", "--author", default="")
     add("-m", "--message", default="")
-    add("-c", "--change", action="append", default=[], metavar="INSTRUCTION", help="a Dockerfile instruction to apply")
-    add("-p", "--pause", default="true", choices=["true", "false"], nargs="?", const="true", help="pause while committing")
+    add(
+        "-c",
+        "--change",
+        action="append",
+        default=[],
+        metavar="INSTRUCTION",
+        help="a Dockerfile instruction to apply",
+    )
+    add(
+        "-p",
+        "--pause",
+        default="true",
+        choices=["true", "false"],
+        nargs="?",
+        const="true",
+        help="pause while committing",
+    )
 
 
 def run(context: Context, args: Namespace) -> int:
@@ -32,9 +47,16 @@ def run(context: Context, args: Namespace) -> int:
 
 
 def commit_to(context: Context, args: Namespace, ref: str) -> int:
-    image = context.client.call("commit", {
-        "ref": ref, "image": args.image, "author": args.author, "message": args.message, "changes": args.change,
-        "pause": args.pause != "false",
-    })
+    image = context.client.call(
+        "commit",
+        {
+            "ref": ref,
+            "image": args.image,
+            "author": args.author,
+            "message": args.message,
+            "changes": args.change,
+            "pause": args.pause != "false",
+        },
+    )
     print(image, file=context.stdout)
     return 0

@@ -41,11 +41,19 @@ def _do(context: Context, verb: str, ref: str, **more: Any) -> Any:
 
 # ls
 
+
 def add_ls(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("-a", "--all", action="store_true", help="stopped containers too")
     add("-q", "--quiet", action="store_true", help="only ids")
-    add("-f", "--filter", action="append", default=[], metavar="KEY=VALUE", help="status, name, id, label, ancestor, network, volume, health")
+    add(
+        "-f",
+        "--filter",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="status, name, id, label, ancestor, network, volume, health",
+    )
     add("-n", "--last", type=int, default=-1, help="the last N created")
     add("-l", "--latest", action="store_true", help="the last one created")
     add("-s", "--size", action="store_true", help=argparse.SUPPRESS)
@@ -79,11 +87,19 @@ def run_ls(context: Context, args: argparse.Namespace) -> int:
 def row(info: dict[str, Any], *, full: bool = False) -> dict[str, Any]:
     now = time.time()
     return {
-        "ID": info["id"] if full else info["id"][:12], "Image": info["image"], "Command": words.command(info, full=full),
-        "CreatedAt": words.local_stamp(info["created"]), "RunningFor": f"{words.ago(max(0.0, now - info['created']))} ago",
-        "Status": words.status(info, now), "State": info["state"], "Ports": words.ports(info), "Names": info["name"],
-        "Labels": ",".join(f"{key}={value}" for key, value in info["labels"].items()), "Networks": ",".join(info["networks"]),
-        "Mounts": ",".join(m.get("Name") or m.get("Source", "") for m in info["mounts"]), "Size": "0B",
+        "ID": info["id"] if full else info["id"][:12],
+        "Image": info["image"],
+        "Command": words.command(info, full=full),
+        "CreatedAt": words.local_stamp(info["created"]),
+        "RunningFor": f"{words.ago(max(0.0, now - info['created']))} ago",
+        "Status": words.status(info, now),
+        "State": info["state"],
+        "Ports": words.ports(info),
+        "Names": info["name"],
+        "Labels": ",".join(f"{key}={value}" for key, value in info["labels"].items()),
+        "Networks": ",".join(info["networks"]),
+        "Mounts": ",".join(m.get("Name") or m.get("Source", "") for m in info["mounts"]),
+        "Size": "0B",
         "LocalVolumes": str(sum(1 for m in info["mounts"] if m.get("Type") == "volume")),
     }
 
@@ -97,10 +113,15 @@ def matches(info: dict[str, Any], word: str) -> bool:
         name, sep, wanted = value.partition("=")
         return name in info["labels"] and (not sep or info["labels"][name] == wanted)
     tests: dict[str, Callable[[], bool]] = {
-        "status": lambda: info["state"] == value, "name": lambda: re.search(value, info["name"]) is not None,
-        "id": lambda: info["id"].startswith(value), "health": lambda: (info["health"] or "none") == value,
-        "ancestor": lambda: value in (info["image"], info["image_id"]) or words.split_image(info["image"])[0] == value,
-        "network": lambda: value in info["networks"], "exited": lambda: info["state"] == "exited" and str(info["exit_code"]) == value,
+        "status": lambda: info["state"] == value,
+        "name": lambda: re.search(value, info["name"]) is not None,
+        "id": lambda: info["id"].startswith(value),
+        "health": lambda: (info["health"] or "none") == value,
+        "ancestor": lambda: (
+            value in (info["image"], info["image_id"]) or words.split_image(info["image"])[0] == value
+        ),
+        "network": lambda: value in info["networks"],
+        "exited": lambda: info["state"] == "exited" and str(info["exit_code"]) == value,
         "volume": lambda: any(value in (m.get("Name"), m.get("Destination")) for m in info["mounts"]),
     }
     if key not in tests:
@@ -109,6 +130,7 @@ def matches(info: dict[str, Any], word: str) -> bool:
 
 
 # inspect
+
 
 def add_inspect(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-f", "--format", default="", help="a template")
@@ -138,6 +160,7 @@ def run_inspect(context: Context, args: argparse.Namespace) -> int:
 
 
 # logs, exec, attach, cp, commit, export, diff
+
 
 def add_logs(parser: argparse.ArgumentParser) -> None:
     from orchestra.cli.verbs.logs import add_log_options
@@ -215,7 +238,9 @@ def run_cp(context: Context, args: argparse.Namespace) -> int:
     ref, path = split_ref(args.source)
     other, target = split_ref(args.target)
     if bool(ref) == bool(other):
-        raise UsageError("copying between containers is not supported" if ref else "one side must be CONTAINER:PATH")
+        raise UsageError(
+            "copying between containers is not supported" if ref else "one side must be CONTAINER:PATH"
+        )
     if ref:
         copy_from(context, ref, path, target, follow=args.follow_link, archive=args.archive)
     else:
@@ -262,6 +287,7 @@ def run_diff(context: Context, args: argparse.Namespace) -> int:
 
 # life
 
+
 def add_start(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-a", "--attach", action="store_true", help="show output and pass signals on")
     parser.add_argument("-i", "--interactive", action="store_true", help="pass standard input")
@@ -276,7 +302,9 @@ def run_start(context: Context, args: argparse.Namespace) -> int:
         if len(args.refs) > 1:
             raise UsageError("you cannot start and attach multiple containers at once")
         tty = bool(context.client.call("inspect", {"ref": args.refs[0]})["Config"].get("Tty"))
-        code = attach(context, args.refs[0], start=True, stdin=args.interactive, tty=tty, keys=args.detach_keys)
+        code = attach(
+            context, args.refs[0], start=True, stdin=args.interactive, tty=tty, keys=args.detach_keys
+        )
         return 0 if code is None else code
     return each(context, args.refs, lambda ref: _do(context, "start", ref))
 
@@ -291,7 +319,9 @@ add_stop = add_restart = _add_timed
 
 
 def run_stop(context: Context, args: argparse.Namespace) -> int:
-    return each(context, args.refs, lambda ref: _do(context, "stop", ref, timeout=args.timeout, signal=args.signal))
+    return each(
+        context, args.refs, lambda ref: _do(context, "stop", ref, timeout=args.timeout, signal=args.signal)
+    )
 
 
 def run_restart(context: Context, args: argparse.Namespace) -> int:
@@ -351,7 +381,12 @@ add_wait = _refs
 
 
 def run_wait(context: Context, args: argparse.Namespace) -> int:
-    return each(context, args.refs, lambda ref: print(context.client.call("wait", {"ref": ref}), file=context.stdout), show=False)
+    return each(
+        context,
+        args.refs,
+        lambda ref: print(context.client.call("wait", {"ref": ref}), file=context.stdout),
+        show=False,
+    )
 
 
 def add_prune(parser: argparse.ArgumentParser) -> None:
@@ -373,6 +408,7 @@ def run_prune(context: Context, args: argparse.Namespace) -> int:
 
 
 # figures
+
 
 def add_stats(parser: argparse.ArgumentParser) -> None:
     from orchestra.cli.verbs.stats import add_stats_options
@@ -423,8 +459,17 @@ def run_port(context: Context, args: argparse.Namespace) -> int:
 
 
 def add_update(parser: argparse.ArgumentParser) -> None:
-    for name in ("--cpu-period", "--cpu-quota", "--cpuset-cpus", "--cpus", "--memory-reservation", "--memory-swap", "--pids-limit",
-                 "--restart", "--blkio-weight"):
+    for name in (
+        "--cpu-period",
+        "--cpu-quota",
+        "--cpuset-cpus",
+        "--cpus",
+        "--memory-reservation",
+        "--memory-swap",
+        "--pids-limit",
+        "--restart",
+        "--blkio-weight",
+    ):
         parser.add_argument(name, default="")
     parser.add_argument("-c", "--cpu-shares", default="")
     parser.add_argument("-m", "--memory", default="")

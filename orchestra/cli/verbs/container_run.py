@@ -15,26 +15,107 @@ from orchestra.errors import OrchestraError, UsageError
 if TYPE_CHECKING:
     from orchestra.cli.context import Context
 
-LEFT = ("brave", "calm", "eager", "fair", "gentle", "keen", "lucid", "merry", "noble", "quick", "sunny", "tidy", "vivid", "wise")
-RIGHT = ("bach", "berlioz", "clara", "dvorak", "elgar", "faure", "grieg", "haydn", "ives", "liszt", "mahler", "ravel", "satie", "verdi")
+LEFT = (
+    "brave",
+    "calm",
+    "eager",
+    "fair",
+    "gentle",
+    "keen",
+    "lucid",
+    "merry",
+    "noble",
+    "quick",
+    "sunny",
+    "tidy",
+    "vivid",
+    "wise",
+)
+RIGHT = (
+    "bach",
+    "berlioz",
+    "clara",
+    "dvorak",
+    "elgar",
+    "faure",
+    "grieg",
+    "haydn",
+    "ives",
+    "liszt",
+    "mahler",
+    "ravel",
+    "satie",
+    "verdi",
+)
 
 
 def _add_common(parser: argparse.ArgumentParser) -> None:
     lists = {
-        "--add-host": "HOST:IP", "--annotation": "KEY=VALUE", "--cap-add": "CAP", "--cap-drop": "CAP", "--device": "PATH", "--dns": "IP",
-        "--dns-option": "OPTION", "--dns-search": "DOMAIN", "--env-file": "FILE", "--expose": "PORT", "--group-add": "GROUP",
-        "--label-file": "FILE", "--link": "CONTAINER:ALIAS", "--log-opt": "KEY=VALUE", "--mount": "SPEC", "--network-alias": "NAME",
-        "--security-opt": "OPTION", "--storage-opt": "OPTION", "--sysctl": "KEY=VALUE", "--tmpfs": "PATH", "--ulimit": "NAME=N",
-        "--volumes-from": "CONTAINER", "--device-cgroup-rule": "RULE", "--device-read-bps": "PATH:RATE",
-        "--device-write-bps": "PATH:RATE", "--device-read-iops": "PATH:RATE", "--device-write-iops": "PATH:RATE",
+        "--add-host": "HOST:IP",
+        "--annotation": "KEY=VALUE",
+        "--cap-add": "CAP",
+        "--cap-drop": "CAP",
+        "--device": "PATH",
+        "--dns": "IP",
+        "--dns-option": "OPTION",
+        "--dns-search": "DOMAIN",
+        "--env-file": "FILE",
+        "--expose": "PORT",
+        "--group-add": "GROUP",
+        "--label-file": "FILE",
+        "--link": "CONTAINER:ALIAS",
+        "--log-opt": "KEY=VALUE",
+        "--mount": "SPEC",
+        "--network-alias": "NAME",
+        "--security-opt": "OPTION",
+        "--storage-opt": "OPTION",
+        "--sysctl": "KEY=VALUE",
+        "--tmpfs": "PATH",
+        "--ulimit": "NAME=N",
+        "--volumes-from": "CONTAINER",
+        "--device-cgroup-rule": "RULE",
+        "--device-read-bps": "PATH:RATE",
+        "--device-write-bps": "PATH:RATE",
+        "--device-read-iops": "PATH:RATE",
+        "--device-write-iops": "PATH:RATE",
     }
     texts = {
-        "--cgroup-parent": "", "--cgroupns": "", "--cidfile": "", "--cpu-period": "", "--cpu-quota": "", "--cpuset-cpus": "",
-        "--cpuset-mems": "", "--cpus": "", "--domainname": "", "--entrypoint": None, "--health-cmd": "", "--health-interval": "",
-        "--health-retries": "", "--health-start-interval": "", "--health-start-period": "", "--health-timeout": "", "--ip": "",
-        "--ip6": "", "--ipc": "", "--log-driver": "", "--mac-address": "", "--memory-reservation": "", "--memory-swap": "",
-        "--memory-swappiness": "", "--name": "", "--oom-score-adj": "", "--pid": "", "--pids-limit": "", "--platform": "",
-        "--restart": "", "--runtime": "", "--shm-size": "", "--stop-signal": "", "--stop-timeout": "", "--userns": "", "--uts": "",
+        "--cgroup-parent": "",
+        "--cgroupns": "",
+        "--cidfile": "",
+        "--cpu-period": "",
+        "--cpu-quota": "",
+        "--cpuset-cpus": "",
+        "--cpuset-mems": "",
+        "--cpus": "",
+        "--domainname": "",
+        "--entrypoint": None,
+        "--health-cmd": "",
+        "--health-interval": "",
+        "--health-retries": "",
+        "--health-start-interval": "",
+        "--health-start-period": "",
+        "--health-timeout": "",
+        "--ip": "",
+        "--ip6": "",
+        "--ipc": "",
+        "--log-driver": "",
+        "--mac-address": "",
+        "--memory-reservation": "",
+        "--memory-swap": "",
+        "--memory-swappiness": "",
+        "--name": "",
+        "--oom-score-adj": "",
+        "--pid": "",
+        "--pids-limit": "",
+        "--platform": "",
+        "--restart": "",
+        "--runtime": "",
+        "--shm-size": "",
+        "--stop-signal": "",
+        "--stop-timeout": "",
+        "--userns": "",
+        "--uts": "",
         "--blkio-weight": "",
     }
     flags = ("--init", "--no-healthcheck", "--oom-kill-disable", "--privileged", "--read-only", "--rm")
@@ -96,15 +177,28 @@ def run_run(context: Context, args: argparse.Namespace) -> int:
         raise UsageError("conflicting options: -a and -d")
     info = _create(context, args)
     if args.detach:
-        _or_discard(context, info, lambda: context.client.call("container_do", {"verb": "start", "ref": info["id"]}))
+        _or_discard(
+            context, info, lambda: context.client.call("container_do", {"verb": "start", "ref": info["id"]})
+        )
         print(info["id"], file=context.stdout)
         return 0
     tty = args.tty
     if tty and args.interactive and not terminal.interactive():
         _discard(context, info["id"])
         raise UsageError("the input device is not a terminal", hint="leave -t away in a pipe")
-    code = _or_discard(context, info, lambda: attach(
-        context, info["id"], start=True, stdin=args.interactive, tty=tty, keys=args.detach_keys, forward=args.sig_proxy == "true"))
+    code = _or_discard(
+        context,
+        info,
+        lambda: attach(
+            context,
+            info["id"],
+            start=True,
+            stdin=args.interactive,
+            tty=tty,
+            keys=args.detach_keys,
+            forward=args.sig_proxy == "true",
+        ),
+    )
     return 0 if code is None else int(code)
 
 
@@ -130,7 +224,9 @@ def _create(context: Context, args: argparse.Namespace) -> dict[str, Any]:
         import os
 
         if os.path.exists(args.cidfile):
-            raise OrchestraError(f"container ID file found: {args.cidfile}", hint="remove it, or choose another")
+            raise OrchestraError(
+                f"container ID file found: {args.cidfile}", hint="remove it, or choose another"
+            )
     info: dict[str, Any] = context.call("container_create", {"spec": spec(context, args), "pull": args.pull})
     for warning in info["warnings"]:
         context.warn(warning)
@@ -150,15 +246,32 @@ def spec(context: Context, args: argparse.Namespace) -> dict[str, Any]:
     if modes and len(args.network) > 1:
         raise UsageError(f"network {modes[0]} cannot be combined with others")
     name = args.name or f"{secrets.choice(LEFT)}_{secrets.choice(RIGHT)}{secrets.randbelow(1000)}"
-    mounts = [mount(context, word) for word in args.volume] + [mount_option(context, word) for word in args.mount]
+    mounts = [mount(context, word) for word in args.volume] + [
+        mount_option(context, word) for word in args.mount
+    ]
     return {
-        "name": name, "service": service(context, args), "image_id": "", "image_name": args.image, "labels": labels, "project": "",
-        "networks": [] if modes else networks(args), "mounts": mounts, "auto_remove": args.rm,
+        "name": name,
+        "service": service(context, args),
+        "image_id": "",
+        "image_name": args.image,
+        "labels": labels,
+        "project": "",
+        "networks": [] if modes else networks(args),
+        "mounts": mounts,
+        "auto_remove": args.rm,
         "volumes_from": [[*entry.split(":"), "rw"][:2] for entry in args.volumes_from],
-        "namespaces": {key: value for key, value in {
-            "network": modes[0] if modes else "", "pid": args.pid, "ipc": args.ipc, "uts": args.uts, "userns": args.userns,
-            "cgroup": args.cgroupns,
-        }.items() if value and value not in ("private", "shareable")},
+        "namespaces": {
+            key: value
+            for key, value in {
+                "network": modes[0] if modes else "",
+                "pid": args.pid,
+                "ipc": args.ipc,
+                "uts": args.uts,
+                "userns": args.userns,
+                "cgroup": args.cgroupns,
+            }.items()
+            if value and value not in ("private", "shareable")
+        },
         "restart": restart(args),
     }
 
@@ -166,7 +279,9 @@ def spec(context: Context, args: argparse.Namespace) -> dict[str, Any]:
 def restart(args: argparse.Namespace) -> dict[str, Any]:
     name, _, count = (args.restart or "no").partition(":")
     if name not in ("no", "always", "on-failure", "unless-stopped") or (count and not count.isdigit()):
-        raise UsageError(f"invalid restart policy {args.restart!r}", hint="no, always, unless-stopped or on-failure[:N]")
+        raise UsageError(
+            f"invalid restart policy {args.restart!r}", hint="no, always, unless-stopped or on-failure[:N]"
+        )
     if args.rm and name != "no":
         raise UsageError("conflicting options: --restart and --rm")
     return {"name": name, "maximum": int(count or 0)}
@@ -180,14 +295,19 @@ def networks(args: argparse.Namespace) -> list[dict[str, Any]]:
         aliases = [values["alias"]] if "alias" in values else []
         attachment: dict[str, Any] = {"aliases": aliases + (args.network_alias if index == 0 else [])}
         if index == 0:
-            attachment |= {"ipv4_address": values.get("ip") or args.ip, "ipv6_address": values.get("ip6") or args.ip6,
-                           "mac_address": values.get("mac-address") or args.mac_address}
+            attachment |= {
+                "ipv4_address": values.get("ip") or args.ip,
+                "ipv6_address": values.get("ip6") or args.ip6,
+                "mac_address": values.get("mac-address") or args.mac_address,
+            }
         links = {}
         for link in args.link:
             target, _, alias = link.partition(":")
             links[alias or target] = target
         name = {"default": "bridge"}.get(values["name"], values["name"])
-        found.append({"network": name, "attachment": attachment, "aliases": attachment["aliases"], "links": links})
+        found.append(
+            {"network": name, "attachment": attachment, "aliases": attachment["aliases"], "links": links}
+        )
     return found
 
 
@@ -195,18 +315,41 @@ def service(context: Context, args: argparse.Namespace) -> dict[str, Any]:
     """The settings as a Service in data form."""
     command = args.command[1:] if args.command[:1] == ["--"] else args.command
     values: dict[str, Any] = {
-        "name": "", "image": args.image, "platform": args.platform, "environment": variables(context, args), "user": args.user,
-        "working_dir": args.workdir, "hostname": args.hostname, "domainname": args.domainname, "tty": args.tty,
-        "stdin_open": args.interactive, "cap_add": args.cap_add, "cap_drop": args.cap_drop, "privileged": args.privileged,
-        "read_only": args.read_only, "security_opt": args.security_opt, "group_add": args.group_add, "tmpfs": args.tmpfs,
-        "dns": args.dns, "dns_opt": args.dns_option, "dns_search": args.dns_search,
+        "name": "",
+        "image": args.image,
+        "platform": args.platform,
+        "environment": variables(context, args),
+        "user": args.user,
+        "working_dir": args.workdir,
+        "hostname": args.hostname,
+        "domainname": args.domainname,
+        "tty": args.tty,
+        "stdin_open": args.interactive,
+        "cap_add": args.cap_add,
+        "cap_drop": args.cap_drop,
+        "privileged": args.privileged,
+        "read_only": args.read_only,
+        "security_opt": args.security_opt,
+        "group_add": args.group_add,
+        "tmpfs": args.tmpfs,
+        "dns": args.dns,
+        "dns_opt": args.dns_option,
+        "dns_search": args.dns_search,
         "extra_hosts": [word.replace(":", "=", 1) if "=" not in word else word for word in args.add_host],
-        "ports": [item for word in args.publish for item in port(word)], "expose": args.expose,
-        "device_cgroup_rules": args.device_cgroup_rule, "devices": [device(word) for word in args.device],
-        "sysctls": pairs(args.sysctl), "storage_opt": pairs(args.storage_opt), "annotations": pairs(args.annotation),
-        "ulimits": {name: limit for name, limit in map(ulimit, args.ulimit)}, "init": args.init or None,
-        "stop_signal": args.stop_signal, "stop_grace_period": float(args.stop_timeout) if args.stop_timeout else None,
-        "cgroup_parent": args.cgroup_parent, "runtime": args.runtime, "oom_kill_disable": args.oom_kill_disable,
+        "ports": [item for word in args.publish for item in port(word)],
+        "expose": args.expose,
+        "device_cgroup_rules": args.device_cgroup_rule,
+        "devices": [device(word) for word in args.device],
+        "sysctls": pairs(args.sysctl),
+        "storage_opt": pairs(args.storage_opt),
+        "annotations": pairs(args.annotation),
+        "ulimits": {name: limit for name, limit in map(ulimit, args.ulimit)},
+        "init": args.init or None,
+        "stop_signal": args.stop_signal,
+        "stop_grace_period": float(args.stop_timeout) if args.stop_timeout else None,
+        "cgroup_parent": args.cgroup_parent,
+        "runtime": args.runtime,
+        "oom_kill_disable": args.oom_kill_disable,
         "extensions": {"x-publish-all": True} if args.publish_all else {},
     }
     if command:
@@ -234,9 +377,20 @@ def variables(context: Context, args: argparse.Namespace) -> dict[str, str]:
 def limits(args: argparse.Namespace) -> dict[str, Any]:
     """Resource limits that were given. Raises UsageError."""
     found: dict[str, Any] = {}
-    sizes = {"memory": "mem_limit", "memory_reservation": "mem_reservation", "memory_swap": "memswap_limit", "shm_size": "shm_size"}
-    numbers = {"cpu_period": "cpu_period", "cpu_quota": "cpu_quota", "cpu_shares": "cpu_shares", "memory_swappiness": "mem_swappiness",
-               "oom_score_adj": "oom_score_adj", "pids_limit": "pids_limit"}
+    sizes = {
+        "memory": "mem_limit",
+        "memory_reservation": "mem_reservation",
+        "memory_swap": "memswap_limit",
+        "shm_size": "shm_size",
+    }
+    numbers = {
+        "cpu_period": "cpu_period",
+        "cpu_quota": "cpu_quota",
+        "cpu_shares": "cpu_shares",
+        "memory_swappiness": "mem_swappiness",
+        "oom_score_adj": "oom_score_adj",
+        "pids_limit": "pids_limit",
+    }
     for option, name in sizes.items():
         if getattr(args, option):
             found[name] = byte_size(getattr(args, option))
@@ -254,10 +408,18 @@ def limits(args: argparse.Namespace) -> dict[str, Any]:
             raise UsageError(f"invalid --cpus {args.cpus!r}: not a number") from None
     if args.cpuset_cpus:
         found["cpuset"] = args.cpuset_cpus
-    rates = {"device_read_bps": byte_size, "device_write_bps": byte_size, "device_read_iops": int, "device_write_iops": int}
+    rates = {
+        "device_read_bps": byte_size,
+        "device_write_bps": byte_size,
+        "device_read_iops": int,
+        "device_write_iops": int,
+    }
     blkio: dict[str, Any] = {"weight": int(args.blkio_weight)} if args.blkio_weight else {}
     for option, convert in rates.items():
-        entries = [{"path": path, "rate": convert(rate)} for path, _, rate in (w.rpartition(":") for w in getattr(args, option))]
+        entries = [
+            {"path": path, "rate": convert(rate)}
+            for path, _, rate in (w.rpartition(":") for w in getattr(args, option))
+        ]
         if entries:
             blkio[option] = entries
     if blkio:

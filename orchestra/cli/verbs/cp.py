@@ -39,11 +39,19 @@ def run(context: Context, args: Namespace) -> int:
     service, path = split_ref(args.source)
     other, target = split_ref(args.target)
     if bool(service) == bool(other):
-        raise UsageError("copying between services is not supported" if service else "one side must be SERVICE:PATH",
-                         hint="orchestra cp SERVICE:PATH PATH, or orchestra cp PATH SERVICE:PATH")
+        raise UsageError(
+            "copying between services is not supported" if service else "one side must be SERVICE:PATH",
+            hint="orchestra cp SERVICE:PATH PATH, or orchestra cp PATH SERVICE:PATH",
+        )
     if service:
-        copy_from(context, one_container(context, service, args.index, running=False)["id"], path, target,
-                  follow=args.follow_link, archive=args.archive)
+        copy_from(
+            context,
+            one_container(context, service, args.index, running=False)["id"],
+            path,
+            target,
+            follow=args.follow_link,
+            archive=args.archive,
+        )
         return 0
     if args.all:
         _, found = containers(context, [other], oneoff=True)

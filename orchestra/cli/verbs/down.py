@@ -16,16 +16,32 @@ def add_arguments(parser: ArgumentParser) -> None:
     add("-v", "--volumes", action="store_true", help="remove named volumes of the file, and anonymous ones")
     add("--remove-orphans", action="store_true", help="remove containers of services the file does not have")
     add("-t", "--timeout", type=float, default=None, metavar="SECONDS", help="stop timeout")
-    add("--rmi", choices=["all", "local"], default="", help="remove images: all, or only those without a name of their own")
+    add(
+        "--rmi",
+        choices=["all", "local"],
+        default="",
+        help="remove images: all, or only those without a name of their own",
+    )
     add("services", nargs="*", metavar="SERVICE")
 
 
 def run(context: Context, args: Namespace) -> int:
     with all_profiles(context):
         name, project = context.load_or_name()
-    orphans = args.remove_orphans or context.environ.get("COMPOSE_REMOVE_ORPHANS", "").lower() in ("1", "true")
-    context.call("down", {
-        "name": name, "project": project_data(project) if project else None, "services": args.services, "volumes": args.volumes,
-        "remove_orphans": orphans, "timeout": timeout_of(args), "rmi": args.rmi,
-    })
+    orphans = args.remove_orphans or context.environ.get("COMPOSE_REMOVE_ORPHANS", "").lower() in (
+        "1",
+        "true",
+    )
+    context.call(
+        "down",
+        {
+            "name": name,
+            "project": project_data(project) if project else None,
+            "services": args.services,
+            "volumes": args.volumes,
+            "remove_orphans": orphans,
+            "timeout": timeout_of(args),
+            "rmi": args.rmi,
+        },
+    )
     return 0

@@ -28,7 +28,8 @@ def add_system(parser: ArgumentParser) -> None:
 
 def _times(args: Namespace) -> dict[str, Any]:
     return {
-        "since": words.moment(args.since) if args.since else None, "until": words.moment(args.until) if args.until else None,
+        "since": words.moment(args.since) if args.since else None,
+        "until": words.moment(args.until) if args.until else None,
     }
 
 
@@ -46,15 +47,25 @@ def run(context: Context, args: Namespace) -> int:
     return 0
 
 
-def _print(context: Context, args: Namespace, event: dict[str, Any], service: str, attributes: dict[str, str]) -> None:
+def _print(
+    context: Context, args: Namespace, event: dict[str, Any], service: str, attributes: dict[str, str]
+) -> None:
     if args.json:
-        line = {"time": words.rfc3339(event["time"]), "type": event["type"], "service": service, "id": event["id"],
-                "action": event["action"], "attributes": attributes}
+        line = {
+            "time": words.rfc3339(event["time"]),
+            "type": event["type"],
+            "service": service,
+            "id": event["id"],
+            "action": event["action"],
+            "attributes": attributes,
+        }
         print(json.dumps(line), file=context.stdout, flush=True)
         return
     text = ", ".join(f"{key}={value}" for key, value in sorted(attributes.items()))
     stamp = words.rfc3339(event["time"]).replace("T", " ").rstrip("Z")
-    print(f"{stamp} {event['type']} {event['action']} {event['id']} ({text})", file=context.stdout, flush=True)
+    print(
+        f"{stamp} {event['type']} {event['action']} {event['id']} ({text})", file=context.stdout, flush=True
+    )
 
 
 def run_system(context: Context, args: Namespace) -> int:

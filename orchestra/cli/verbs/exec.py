@@ -40,8 +40,13 @@ def spec_of(context: Context, args: argparse.Namespace, *, tty: bool) -> dict[st
     if not command:
         raise UsageError("no command given", hint="orchestra exec SERVICE COMMAND")
     return {
-        "command": command, "environment": environment(context, args.env), "user": args.user, "working_dir": args.workdir,
-        "privileged": args.privileged, "tty": tty, "size": list(terminal.size() or ()) or None if tty else None,
+        "command": command,
+        "environment": environment(context, args.env),
+        "user": args.user,
+        "working_dir": args.workdir,
+        "privileged": args.privileged,
+        "tty": tty,
+        "size": list(terminal.size() or ()) or None if tty else None,
     }
 
 

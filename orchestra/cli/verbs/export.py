@@ -29,13 +29,17 @@ def export_to(context: Context, ref: str, output: str) -> None:
     """Write the tar to a file (whole or not at all) or to standard output (never a terminal)."""
     if not output:
         if os.isatty(1):
-            raise UsageError("will not write a tar to a terminal", hint="give -o FILE, or redirect the output")
+            raise UsageError(
+                "will not write a tar to a terminal", hint="give -o FILE, or redirect the output"
+            )
         context.stdout.flush()
         context.client.call("export", {"ref": ref}, fds=[1])
         return
     part = f"{output}.part"
     try:
-        fd = os.open(os.path.join(context.cwd, part), os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        fd = os.open(
+            os.path.join(context.cwd, part), os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600
+        )
     except OSError as error:
         raise OrchestraError(f"cannot write {output}: {error.strerror}") from error
     try:

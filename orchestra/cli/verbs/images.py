@@ -32,8 +32,17 @@ def run(context: Context, args: Namespace) -> int:
         print(json.dumps(rows), file=context.stdout)
     else:
         columns = ["CONTAINER", "REPOSITORY", "TAG", "PLATFORM", "IMAGE ID", "SIZE"]
-        table = [[r["ContainerName"], r["Repository"], r["Tag"], r["Platform"], r["ID"].removeprefix("sha256:")[:12],
-                  words.size(r["Size"])] for r in rows]
+        table = [
+            [
+                r["ContainerName"],
+                r["Repository"],
+                r["Tag"],
+                r["Platform"],
+                r["ID"].removeprefix("sha256:")[:12],
+                words.size(r["Size"]),
+            ]
+            for r in rows
+        ]
         context.table(columns, table)
     return 0
 
@@ -42,7 +51,11 @@ def _row(store: Any, info: dict[str, Any]) -> dict[str, Any]:
     repository, tag = words.split_image(info["image"])
     image = store.resolve(info["image_id"]) or store.resolve(info["image"])
     return {
-        "ID": info["image_id"], "ContainerName": info["name"], "Repository": repository, "Tag": tag,
-        "Platform": f"{image.os}/{image.architecture}" if image else "", "Size": image.size if image else 0,
+        "ID": info["image_id"],
+        "ContainerName": info["name"],
+        "Repository": repository,
+        "Tag": tag,
+        "Platform": f"{image.os}/{image.architecture}" if image else "",
+        "Size": image.size if image else 0,
         "Created": image.created if image else None,
     }

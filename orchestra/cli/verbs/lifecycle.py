@@ -17,7 +17,9 @@ def _services(parser: ArgumentParser) -> None:
 
 
 def _timeout(parser: ArgumentParser) -> None:
-    parser.add_argument("-t", "--timeout", type=float, default=None, metavar="SECONDS", help="seconds before SIGKILL")
+    parser.add_argument(
+        "-t", "--timeout", type=float, default=None, metavar="SECONDS", help="seconds before SIGKILL"
+    )
 
 
 def add_stop(parser: ArgumentParser) -> None:
@@ -46,7 +48,9 @@ def add_rm(parser: ArgumentParser) -> None:
 
 def add_kill(parser: ArgumentParser) -> None:
     parser.add_argument("-s", "--signal", default="SIGKILL")
-    parser.add_argument("--remove-orphans", action="store_true", help="remove containers of services the file does not have")
+    parser.add_argument(
+        "--remove-orphans", action="store_true", help="remove containers of services the file does not have"
+    )
     _services(parser)
 
 
@@ -73,10 +77,15 @@ def run_start(context: Context, args: Namespace) -> int:
     _ask(context, "lifecycle", "start", args)
     if args.wait or args.wait_timeout:
         project = context.load(args.services)
-        context.call("up", {
-            "project": project_data(project), "images": {}, "wait_timeout": args.wait_timeout or None,
-            "options": {"services": args.services, "no_recreate": True, "wait": True},
-        })
+        context.call(
+            "up",
+            {
+                "project": project_data(project),
+                "images": {},
+                "wait_timeout": args.wait_timeout or None,
+                "options": {"services": args.services, "no_recreate": True, "wait": True},
+            },
+        )
     return 0
 
 
@@ -98,8 +107,17 @@ def run_rm(context: Context, args: Namespace) -> int:
     if not args.force:
         _confirm(context, wanted)
     data = project_data(project) if project else None
-    context.call("lifecycle", {"verb": "rm", "name": name, "project": data, "services": args.services, "stop": args.stop,
-                               "volumes": args.volumes})
+    context.call(
+        "lifecycle",
+        {
+            "verb": "rm",
+            "name": name,
+            "project": data,
+            "services": args.services,
+            "stop": args.stop,
+            "volumes": args.volumes,
+        },
+    )
     return 0
 
 
@@ -121,7 +139,9 @@ def run_kill(context: Context, args: Namespace) -> int:
             known = {*project.services, *project.disabled}
             for container in context.client.call("containers", {"project": name}):
                 if container["service"] not in known:
-                    context.client.call("container_do", {"verb": "remove", "ref": container["id"], "force": True})
+                    context.client.call(
+                        "container_do", {"verb": "remove", "ref": container["id"], "force": True}
+                    )
     return 0
 
 

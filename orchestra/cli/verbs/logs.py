@@ -45,7 +45,9 @@ def log_args(args: Namespace) -> dict[str, Any]:
         if tail < 0:
             tail = None
     return {
-        "follow": args.follow, "tail": tail, "since": words.moment(args.since) if args.since else None,
+        "follow": args.follow,
+        "tail": tail,
+        "since": words.moment(args.since) if args.since else None,
         "until": words.moment(args.until) if args.until else None,
     }
 
@@ -83,13 +85,21 @@ def _merged(context: Context, found: list[dict[str, Any]], options: dict[str, An
     show.flush()
 
 
-def _follow(context: Context, project: str, args: Namespace, found: list[dict[str, Any]], options: dict[str, Any],
-            show: LogPrinter) -> None:
+def _follow(
+    context: Context,
+    project: str,
+    args: Namespace,
+    found: list[dict[str, Any]],
+    options: dict[str, Any],
+    show: LogPrinter,
+) -> None:
     """Follow what is there and what starts later, until nothing of it runs any more."""
     followers = Followers(context, show, options)
     for info in found:
         followers.follow(info)
-    watcher = threading.Thread(target=_newcomers, args=(context, project, args.services, followers), daemon=True)
+    watcher = threading.Thread(
+        target=_newcomers, args=(context, project, args.services, followers), daemon=True
+    )
     watcher.start()
     followers.join()
     show.flush()

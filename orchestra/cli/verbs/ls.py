@@ -35,7 +35,9 @@ def run(context: Context, args: Namespace) -> int:
             continue
         counts = Counter(c["state"] for c in found)
         status = ", ".join(f"{state}({count})" for state, count in sorted(counts.items()))
-        files = next((c["labels"][labels.CONFIG_FILES] for c in found if c["labels"].get(labels.CONFIG_FILES)), "")
+        files = next(
+            (c["labels"][labels.CONFIG_FILES] for c in found if c["labels"].get(labels.CONFIG_FILES)), ""
+        )
         rows.append({"Name": name, "Status": status, "ConfigFiles": files})
     if args.quiet:
         for row in rows:
@@ -43,7 +45,10 @@ def run(context: Context, args: Namespace) -> int:
     elif args.format == "json":
         print(json.dumps(rows), file=context.stdout)
     else:
-        context.table(["NAME", "STATUS", "CONFIG FILES"], [[row["Name"], row["Status"], row["ConfigFiles"]] for row in rows])
+        context.table(
+            ["NAME", "STATUS", "CONFIG FILES"],
+            [[row["Name"], row["Status"], row["ConfigFiles"]] for row in rows],
+        )
     return 0
 
 

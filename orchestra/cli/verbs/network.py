@@ -51,12 +51,22 @@ def run_ls(context: Context, args: argparse.Namespace) -> int:
             print(network["id"] if args.no_trunc else network["id"][:12], file=context.stdout)
         return 0
     rows = [
-        {"ID": n["id"] if args.no_trunc else n["id"][:12], "Name": n["name"], "Driver": n["driver"], "Scope": "local",
-         "Internal": n["internal"], "CreatedAt": words.local_stamp(n["created"]), "Labels": ",".join(f"{k}={v}" for k, v in n["labels"].items())}
+        {
+            "ID": n["id"] if args.no_trunc else n["id"][:12],
+            "Name": n["name"],
+            "Driver": n["driver"],
+            "Scope": "local",
+            "Internal": n["internal"],
+            "CreatedAt": words.local_stamp(n["created"]),
+            "Labels": ",".join(f"{k}={v}" for k, v in n["labels"].items()),
+        }
         for n in found
     ]
     if not show(context, args.format, rows, {"ID": "NETWORK ID"}):
-        context.table(["NETWORK ID", "NAME", "DRIVER", "SCOPE"], [[r["ID"], r["Name"], r["Driver"], r["Scope"]] for r in rows])
+        context.table(
+            ["NETWORK ID", "NAME", "DRIVER", "SCOPE"],
+            [[r["ID"], r["Name"], r["Driver"], r["Scope"]] for r in rows],
+        )
     return 0
 
 
@@ -89,9 +99,16 @@ def run_create(context: Context, args: argparse.Namespace) -> int:
             pool["aux_addresses"] = pairs(args.aux_address)
         pools.append(pool)
     network = {
-        "key": args.name, "name": args.name, "driver": args.driver, "driver_opts": pairs(args.opt), "ipam": pools,
-        "internal": args.internal, "attachable": args.attachable, "enable_ipv6": args.ipv6 or None,
-        "enable_ipv4": False if args.ipv4 == "false" else None, "labels": pairs(args.label),
+        "key": args.name,
+        "name": args.name,
+        "driver": args.driver,
+        "driver_opts": pairs(args.opt),
+        "ipam": pools,
+        "internal": args.internal,
+        "attachable": args.attachable,
+        "enable_ipv6": args.ipv6 or None,
+        "enable_ipv4": False if args.ipv4 == "false" else None,
+        "labels": pairs(args.label),
         "ipam_driver": "" if args.ipam_driver == "default" else args.ipam_driver,
     }
     made = context.client.call("network_create", {"network": network, "labels": pairs(args.label)})
@@ -112,14 +129,27 @@ def run_inspect(context: Context, args: argparse.Namespace) -> int:
     for ref in args.refs:
         n = find(context, ref)
         config = [
-            {"Subnet": subnet, **({"Gateway": n["gateways"][i]} if i < len(n["gateways"]) else {})} for i, subnet in enumerate(n["subnets"])
+            {"Subnet": subnet, **({"Gateway": n["gateways"][i]} if i < len(n["gateways"]) else {})}
+            for i, subnet in enumerate(n["subnets"])
         ]
-        found.append({
-            "Name": n["name"], "Id": n["id"], "Created": words.rfc3339(n["created"]), "Scope": "local", "Driver": n["driver"],
-            "EnableIPv6": any(":" in subnet for subnet in n["subnets"]), "IPAM": {"Driver": "default", "Config": config},
-            "Internal": n["internal"], "Options": n["options"], "Labels": n["labels"],
-            "Containers": {cid: {"Name": names.get(cid, ""), "IPv4Address": address} for cid, address in n["containers"].items()},
-        })
+        found.append(
+            {
+                "Name": n["name"],
+                "Id": n["id"],
+                "Created": words.rfc3339(n["created"]),
+                "Scope": "local",
+                "Driver": n["driver"],
+                "EnableIPv6": any(":" in subnet for subnet in n["subnets"]),
+                "IPAM": {"Driver": "default", "Config": config},
+                "Internal": n["internal"],
+                "Options": n["options"],
+                "Labels": n["labels"],
+                "Containers": {
+                    cid: {"Name": names.get(cid, ""), "IPv4Address": address}
+                    for cid, address in n["containers"].items()
+                },
+            }
+        )
     if args.format and args.format != "json":
         for item in found:
             print(render(args.format, item), file=context.stdout)
@@ -180,9 +210,16 @@ def run_connect(context: Context, args: argparse.Namespace) -> int:
     for link in args.link:
         target, _, alias = link.partition(":")
         links[alias or target] = target
-    attachment = {"aliases": args.alias, "ipv4_address": args.ip, "ipv6_address": args.ip6, "mac_address": args.mac_address}
+    attachment = {
+        "aliases": args.alias,
+        "ipv4_address": args.ip,
+        "ipv6_address": args.ip6,
+        "mac_address": args.mac_address,
+    }
     network = find(context, args.network)["name"]
-    context.client.call("network_connect", {"ref": args.ref, "network": network, "attachment": attachment, "links": links})
+    context.client.call(
+        "network_connect", {"ref": args.ref, "network": network, "attachment": attachment, "links": links}
+    )
     return 0
 
 

@@ -22,7 +22,9 @@ def add_arguments(parser: ArgumentParser) -> None:
 def run(context: Context, args: Namespace) -> int:
     project = context.load(args.services)
     options = up.reconcile_options(context, args, project)
-    plan = context.call("plan", {"project": project_data(project), "options": options, "images": image_options(args)})
+    plan = context.call(
+        "plan", {"project": project_data(project), "options": options, "images": image_options(args)}
+    )
     if args.format == "json":
         plan.pop("text")
         print(json.dumps(plan, indent=2), file=context.stdout)

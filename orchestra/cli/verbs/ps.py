@@ -23,7 +23,13 @@ def add_arguments(parser: ArgumentParser) -> None:
     add("-q", "--quiet", action="store_true", help="only ids")
     add("--format", default="", help="table, json or a template")
     add("--services", action="store_true", help="only names of services")
-    add("--status", action="append", default=[], choices=STATES, help="only containers in this state (repeatable)")
+    add(
+        "--status",
+        action="append",
+        default=[],
+        choices=STATES,
+        help="only containers in this state (repeatable)",
+    )
     add("--filter", action="append", default=[], metavar="status=STATE", help="filter")
     add("--orphans", default="true", choices=["true", "false"], help="show orphans")
     add("--no-orphans", dest="orphans", action="store_const", const="false", help="hide orphans")
@@ -49,8 +55,13 @@ def run(context: Context, args: Namespace) -> int:
     now = time.time()
     rows = [
         [
-            info["name"], info["image"], words.command(info, full=args.no_trunc), info["service"],
-            f"{words.ago(max(0.0, now - info['created']))} ago", words.status(info, now), words.ports(info),
+            info["name"],
+            info["image"],
+            words.command(info, full=args.no_trunc),
+            info["service"],
+            f"{words.ago(max(0.0, now - info['created']))} ago",
+            words.status(info, now),
+            words.ports(info),
         ]
         for info in found
     ]
@@ -88,16 +99,29 @@ def row(info: dict[str, Any]) -> dict[str, Any]:
     now = time.time()
     mounts = [m.get("Name") or m.get("Source", "") for m in info["mounts"]]
     return {
-        "Command": words.command(info), "CreatedAt": words.local_stamp(info["created"]), "ExitCode": info["exit_code"],
-        "Health": info["health"], "ID": info["id"][:12], "Image": info["image"],
+        "Command": words.command(info),
+        "CreatedAt": words.local_stamp(info["created"]),
+        "ExitCode": info["exit_code"],
+        "Health": info["health"],
+        "ID": info["id"][:12],
+        "Image": info["image"],
         "Labels": ",".join(f"{key}={value}" for key, value in info["labels"].items()),
-        "LocalVolumes": str(sum(1 for m in info["mounts"] if m.get("Type") == "volume")), "Mounts": ",".join(mounts),
-        "Name": info["name"], "Names": info["name"], "Networks": ",".join(info["networks"]), "Ports": words.ports(info),
+        "LocalVolumes": str(sum(1 for m in info["mounts"] if m.get("Type") == "volume")),
+        "Mounts": ",".join(mounts),
+        "Name": info["name"],
+        "Names": info["name"],
+        "Networks": ",".join(info["networks"]),
+        "Ports": words.ports(info),
         "Project": info["project"],
         "Publishers": [
             {"URL": url, "TargetPort": target, "PublishedPort": published, "Protocol": protocol}
             for url, target, published, protocol in info["publishers"]
         ],
-        "RunningFor": f"{words.ago(max(0.0, now - info['created']))} ago", "Service": info["service"], "Size": "0B",
-        "State": info["state"], "Status": words.status(info, now), "OOMKilled": info["oom_killed"], "Warnings": info["warnings"],
+        "RunningFor": f"{words.ago(max(0.0, now - info['created']))} ago",
+        "Service": info["service"],
+        "Size": "0B",
+        "State": info["state"],
+        "Status": words.status(info, now),
+        "OOMKilled": info["oom_killed"],
+        "Warnings": info["warnings"],
     }

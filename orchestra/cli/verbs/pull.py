@@ -76,7 +76,9 @@ def pull_all(context: Context, wanted: dict[str, tuple[str, str]], policy: str) 
             pull(store, Reference.parse(text), platform=platform or None, sink=sink)
         except OrchestraError as error:
             if kind == "buildable":
-                sink(Progress(f"Image {text}", "Skipped", Status.WARNING, "cannot be pulled; it can be built"))
+                sink(
+                    Progress(f"Image {text}", "Skipped", Status.WARNING, "cannot be pulled; it can be built")
+                )
                 return None
             sink(Progress(f"Image {text}", "Error", Status.ERROR, error.brief))
             return error

@@ -55,10 +55,15 @@ def run(context: Context, args: argparse.Namespace) -> int:
         context.options.progress = "quiet"
     project = context.load([args.service])
     tty = not args.no_tty and not args.detach and terminal.interactive()
-    info = context.call("run_create", {
-        "project": project_data(project), "service": args.service, "images": image_options(args),
-        "options": options(context, args, tty=tty),
-    })
+    info = context.call(
+        "run_create",
+        {
+            "project": project_data(project),
+            "service": args.service,
+            "images": image_options(args),
+            "options": options(context, args, tty=tty),
+        },
+    )
     for warning in info["warnings"]:
         context.warn(warning)
     if args.detach:
@@ -96,10 +101,22 @@ def options(context: Context, args: argparse.Namespace, *, tty: bool) -> dict[st
     command = args.command[1:] if args.command[:1] == ["--"] else args.command
     entrypoint = None if args.entrypoint is None else shlex.split(args.entrypoint)
     return {
-        "command": command or None, "entrypoint": entrypoint, "environment": values, "user": args.user, "working_dir": args.workdir,
+        "command": command or None,
+        "entrypoint": entrypoint,
+        "environment": values,
+        "user": args.user,
+        "working_dir": args.workdir,
         "volumes": [mount(context, word) for word in args.volume],
-        "publish": [item for word in args.publish for item in port(word)], "service_ports": args.service_ports,
-        "use_aliases": args.use_aliases, "name": args.name, "labels": dict(word.partition("=")[::2] for word in args.label),
-        "remove": args.rm, "tty": tty, "stdin_open": True, "cap_add": args.cap_add, "cap_drop": args.cap_drop,
-        "no_deps": args.no_deps, "remove_orphans": args.remove_orphans,
+        "publish": [item for word in args.publish for item in port(word)],
+        "service_ports": args.service_ports,
+        "use_aliases": args.use_aliases,
+        "name": args.name,
+        "labels": dict(word.partition("=")[::2] for word in args.label),
+        "remove": args.rm,
+        "tty": tty,
+        "stdin_open": True,
+        "cap_add": args.cap_add,
+        "cap_drop": args.cap_drop,
+        "no_deps": args.no_deps,
+        "remove_orphans": args.remove_orphans,
     }

@@ -24,5 +24,8 @@ def run(context: Context, args: Namespace) -> int:
     if not wanted:
         raise UsageError("scale needs SERVICE=N")
     options = {"services": list(wanted), "scale": wanted, "no_deps": args.no_deps, "no_recreate": True}
-    context.call("up", {"project": project_data(project), "options": options, "images": {}, "parallel": context.parallel()})
+    context.call(
+        "up",
+        {"project": project_data(project), "options": options, "images": {}, "parallel": context.parallel()},
+    )
     return 0

@@ -57,16 +57,33 @@ def _read(context: Context, found: list[dict[str, Any]]) -> dict[str, Any]:
     return result
 
 
-def _row(info: dict[str, Any], before: dict[str, Any] | None, now: dict[str, Any] | None, *, full: bool) -> dict[str, str]:
-    empty = {"time": 0.0, "cpu": 0.0, "memory": 0, "memory_limit": 0, "pids": 0, "rx": 0, "tx": 0, "read": 0, "write": 0}
+def _row(
+    info: dict[str, Any], before: dict[str, Any] | None, now: dict[str, Any] | None, *, full: bool
+) -> dict[str, str]:
+    empty = {
+        "time": 0.0,
+        "cpu": 0.0,
+        "memory": 0,
+        "memory_limit": 0,
+        "pids": 0,
+        "rx": 0,
+        "tx": 0,
+        "read": 0,
+        "write": 0,
+    }
     old, new = {**empty, **(before or {})}, {**empty, **(now or {})}
     elapsed = max(1e-6, new["time"] - old["time"])
     cpu = max(0.0, new["cpu"] - old["cpu"]) / elapsed * 100 if before and now else 0.0
     share = new["memory"] * 100 / new["memory_limit"] if new["memory_limit"] else 0.0
     return {
-        "ID": info["id"] if full else info["id"][:12], "Container": info["id"][:12], "Name": info["name"], "CPUPerc": f"{cpu:.2f}%",
-        "MemUsage": f"{words.binary_size(new['memory'])} / {words.binary_size(new['memory_limit'])}", "MemPerc": f"{share:.2f}%",
-        "NetIO": f"{words.size(new['rx'])} / {words.size(new['tx'])}", "BlockIO": f"{words.size(new['read'])} / {words.size(new['write'])}",
+        "ID": info["id"] if full else info["id"][:12],
+        "Container": info["id"][:12],
+        "Name": info["name"],
+        "CPUPerc": f"{cpu:.2f}%",
+        "MemUsage": f"{words.binary_size(new['memory'])} / {words.binary_size(new['memory_limit'])}",
+        "MemPerc": f"{share:.2f}%",
+        "NetIO": f"{words.size(new['rx'])} / {words.size(new['tx'])}",
+        "BlockIO": f"{words.size(new['read'])} / {words.size(new['write'])}",
         "PIDs": str(new["pids"]),
     }
 

@@ -18,7 +18,9 @@ def confirm(context: Context, text: str, *, force: bool) -> None:
     """Ask; raises OrchestraError when the answer is not yes."""
     if force:
         return
-    print(f"WARNING! {text}\nAre you sure you want to continue? [y/N] ", end="", file=context.stderr, flush=True)
+    print(
+        f"WARNING! {text}\nAre you sure you want to continue? [y/N] ", end="", file=context.stderr, flush=True
+    )
     if sys.stdin.readline().strip().lower() not in ("y", "yes"):
         raise OrchestraError("nothing was removed", hint="answer y, or give --force")
 
@@ -40,22 +42,45 @@ def run_df(context: Context, args: Namespace) -> int:
     volume_sizes = {v["name"]: _tree(v["mountpoint"]) for v in volumes}
     idle = {v["name"] for v in volumes if not v["used_by"]}
     rows = [
-        _line("Images", len(images), sum(1 for i in images if i.id in used), sum(i.size for i in images),
-              sum(i.size for i in images if i.id not in used)),
-        _line("Containers", len(containers), len(running), sum(sizes.values()),
-              sum(size for cid, size in sizes.items() if cid not in {c["id"] for c in running})),
-        _line("Local Volumes", len(volumes), len(volumes) - len(idle), sum(volume_sizes.values()),
-              sum(size for name, size in volume_sizes.items() if name in idle)),
+        _line(
+            "Images",
+            len(images),
+            sum(1 for i in images if i.id in used),
+            sum(i.size for i in images),
+            sum(i.size for i in images if i.id not in used),
+        ),
+        _line(
+            "Containers",
+            len(containers),
+            len(running),
+            sum(sizes.values()),
+            sum(size for cid, size in sizes.items() if cid not in {c["id"] for c in running}),
+        ),
+        _line(
+            "Local Volumes",
+            len(volumes),
+            len(volumes) - len(idle),
+            sum(volume_sizes.values()),
+            sum(size for name, size in volume_sizes.items() if name in idle),
+        ),
     ]
     if not show(context, args.format, rows, {}):
         keys = ["Type", "TotalCount", "Active", "Size", "Reclaimable"]
-        context.table(["TYPE", "TOTAL", "ACTIVE", "SIZE", "RECLAIMABLE"], [[str(r[key]) for key in keys] for r in rows])
+        context.table(
+            ["TYPE", "TOTAL", "ACTIVE", "SIZE", "RECLAIMABLE"], [[str(r[key]) for key in keys] for r in rows]
+        )
     return 0
 
 
 def _line(kind: str, total: int, active: int, size: int, free: int) -> dict[str, Any]:
     share = f" ({free * 100 // size}%)" if size else ""
-    return {"Type": kind, "TotalCount": total, "Active": active, "Size": words.size(size), "Reclaimable": f"{words.size(free)}{share}"}
+    return {
+        "Type": kind,
+        "TotalCount": total,
+        "Active": active,
+        "Size": words.size(size),
+        "Reclaimable": f"{words.size(free)}{share}",
+    }
 
 
 def _tree(path: Any) -> int:
@@ -82,8 +107,12 @@ def add_prune(parser: ArgumentParser) -> None:
 def run_prune(context: Context, args: Namespace) -> int:
     from orchestra.cli.verbs import container, image, network, volume
 
-    confirm(context, "This will remove stopped containers, unused networks and images"
-            + (" and anonymous volumes." if args.volumes else "."), force=args.force)
+    confirm(
+        context,
+        "This will remove stopped containers, unused networks and images"
+        + (" and anonymous volumes." if args.volumes else "."),
+        force=args.force,
+    )
     container.run_prune(context, Namespace(force=True))
     network.run_prune(context, Namespace(force=True))
     if args.volumes:
@@ -94,7 +123,9 @@ def run_prune(context: Context, args: Namespace) -> int:
 
 
 def add_check(parser: ArgumentParser) -> None:
-    parser.add_argument("--repair", action="store_true", help="remove what is damaged, so that the next pull brings it again")
+    parser.add_argument(
+        "--repair", action="store_true", help="remove what is damaged, so that the next pull brings it again"
+    )
 
 
 def run_check(context: Context, args: Namespace) -> int:
@@ -104,8 +135,10 @@ def run_check(context: Context, args: Namespace) -> int:
     report = ImageStore(context.paths.images).check(repair=args.repair)
     for problem in report.problems:
         print(problem, file=context.stdout)
-    print(f"{report.blobs} blobs, {report.layers} layers, {report.references} references checked: {len(report.problems)} problems",
-          file=context.stdout)
+    print(
+        f"{report.blobs} blobs, {report.layers} layers, {report.references} references checked: {len(report.problems)} problems",
+        file=context.stdout,
+    )
     return 1 if report.problems and not args.repair else 0
 
 

@@ -22,7 +22,12 @@ def add_converge(parser: ArgumentParser) -> None:
     add("--no-recreate", action="store_true", help="leave existing containers as they are")
     add("--remove-orphans", action="store_true", help="remove containers of services the file does not have")
     add("--scale", action="append", default=[], metavar="SERVICE=N", help="number of replicas, for this run")
-    add("--pull", choices=["always", "missing", "never", "build", "policy"], default="policy", help="pull policy for this run")
+    add(
+        "--pull",
+        choices=["always", "missing", "never", "build", "policy"],
+        default="policy",
+        help="pull policy for this run",
+    )
     add("--quiet-pull", action="store_true", help="pull without progress")
     add("--quiet-build", action="store_true", help="build without progress")
     add("-y", "--yes", action="store_true", help='assume "yes" for every question')
@@ -41,9 +46,16 @@ def add_arguments(parser: ArgumentParser) -> None:
     add("--no-start", action="store_true", help="create, start nothing")
     add("--abort-on-container-exit", action="store_true", help="stop all when one container stops")
     add("--abort-on-container-failure", action="store_true", help="stop all when one container fails")
-    add("--exit-code-from", default="", metavar="SERVICE", help="return this service's exit code; implies --abort-on-container-exit")
+    add(
+        "--exit-code-from",
+        default="",
+        metavar="SERVICE",
+        help="return this service's exit code; implies --abort-on-container-exit",
+    )
     add("--attach", action="append", default=[], metavar="SERVICE", help="show only these services' logs")
-    add("--no-attach", action="append", default=[], metavar="SERVICE", help="do not show these services' logs")
+    add(
+        "--no-attach", action="append", default=[], metavar="SERVICE", help="do not show these services' logs"
+    )
     add("--attach-dependencies", action="store_true", help="show the logs of dependencies too")
     add("--no-color", action="store_true", help="monochrome logs")
     add("--no-log-prefix", action="store_true", help="logs without prefix")
@@ -76,13 +88,16 @@ def say_nothing_to_do(context: Context, result: dict[str, Any]) -> None:
     """A second ``up`` says that nothing had to change."""
     changing = [a for a in result["actions"] if a["action"] not in ("keep", "wait for")]
     if not changing and context.progress_kind() in ("plain", "tty"):
-        print(f'{result["project"]}: everything is as wanted, nothing to do', file=context.stderr)
+        print(f"{result['project']}: everything is as wanted, nothing to do", file=context.stderr)
 
 
 def up_args(context: Context, args: Namespace, project: Project, options: dict[str, Any]) -> dict[str, Any]:
     return {
-        "project": project_data(project), "options": options, "images": image_options(args),
-        "wait_timeout": getattr(args, "wait_timeout", 0) or None, "parallel": context.parallel(),
+        "project": project_data(project),
+        "options": options,
+        "images": image_options(args),
+        "wait_timeout": getattr(args, "wait_timeout", 0) or None,
+        "parallel": context.parallel(),
     }
 
 
@@ -91,19 +106,27 @@ def reconcile_options(context: Context, args: Namespace, project: Project) -> di
     truthy = ("1", "true", "yes", "y")
     environ = {**project.environment, **context.environ}
     return {
-        "services": list(args.services), "no_deps": getattr(args, "no_deps", False), "force_recreate": args.force_recreate,
-        "always_recreate_deps": getattr(args, "always_recreate_deps", False), "no_recreate": args.no_recreate,
+        "services": list(args.services),
+        "no_deps": getattr(args, "no_deps", False),
+        "force_recreate": args.force_recreate,
+        "always_recreate_deps": getattr(args, "always_recreate_deps", False),
+        "no_recreate": args.no_recreate,
         "scale": scales(args.scale, project),
         "remove_orphans": args.remove_orphans or environ.get("COMPOSE_REMOVE_ORPHANS", "").lower() in truthy,
         "ignore_orphans": environ.get("COMPOSE_IGNORE_ORPHANS", "").lower() in truthy,
-        "renew_anon_volumes": getattr(args, "renew_anon_volumes", False), "start": not getattr(args, "no_start", False),
-        "recreate_volumes": args.yes, "wait": getattr(args, "wait", False), "timeout": timeout_of(args),
+        "renew_anon_volumes": getattr(args, "renew_anon_volumes", False),
+        "start": not getattr(args, "no_start", False),
+        "recreate_volumes": args.yes,
+        "wait": getattr(args, "wait", False),
+        "timeout": timeout_of(args),
     }
 
 
 def show_plan(context: Context, project: Project, options: dict[str, Any], args: Namespace) -> int:
     """``--dry-run``: the plan, with its causes; nothing is touched."""
-    plan = context.call("plan", {"project": project_data(project), "options": options, "images": image_options(args)})
+    plan = context.call(
+        "plan", {"project": project_data(project), "options": options, "images": image_options(args)}
+    )
     for warning in plan["warnings"]:
         context.warn(warning)
     for line in plan["text"].splitlines():
@@ -117,22 +140,37 @@ def check(context: Context, args: Namespace) -> None:
         args.abort_on_container_exit = True
     together = [
         (args.build and args.no_build, "--build and --no-build are incompatible"),
-        (args.abort_on_container_exit and args.abort_on_container_failure,
-         "cannot combine --abort-on-container-exit and --abort-on-container-failure"),
+        (
+            args.abort_on_container_exit and args.abort_on_container_failure,
+            "cannot combine --abort-on-container-exit and --abort-on-container-failure",
+        ),
         (args.force_recreate and args.no_recreate, "--force-recreate and --no-recreate are incompatible"),
-        (args.renew_anon_volumes and args.no_recreate, "--no-recreate and --renew-anon-volumes are incompatible"),
-        (args.always_recreate_deps and args.no_recreate, "--always-recreate-deps and --no-recreate are incompatible"),
+        (
+            args.renew_anon_volumes and args.no_recreate,
+            "--no-recreate and --renew-anon-volumes are incompatible",
+        ),
+        (
+            args.always_recreate_deps and args.no_recreate,
+            "--always-recreate-deps and --no-recreate are incompatible",
+        ),
         (bool(args.attach) and args.attach_dependencies, "cannot combine --attach and --attach-dependencies"),
         (args.no_build and args.watch, "--no-build and --watch are incompatible"),
-        (bool(context.environ.get("COMPOSE_IGNORE_ORPHANS")) and args.remove_orphans,
-         "cannot combine COMPOSE_IGNORE_ORPHANS and --remove-orphans"),
+        (
+            bool(context.environ.get("COMPOSE_IGNORE_ORPHANS")) and args.remove_orphans,
+            "cannot combine COMPOSE_IGNORE_ORPHANS and --remove-orphans",
+        ),
     ]
     if args.detach or args.wait:
         attached = [
-            (args.abort_on_container_exit, "--abort-on-container-exit"), (args.abort_on_container_failure, "--abort-on-container-failure"),
-            (bool(args.attach), "--attach"), (args.attach_dependencies, "--attach-dependencies"), (args.watch, "--watch"),
+            (args.abort_on_container_exit, "--abort-on-container-exit"),
+            (args.abort_on_container_failure, "--abort-on-container-failure"),
+            (bool(args.attach), "--attach"),
+            (args.attach_dependencies, "--attach-dependencies"),
+            (args.watch, "--watch"),
         ]
-        together += [(given, f"--detach and --wait cannot be combined with {name}") for given, name in attached]
+        together += [
+            (given, f"--detach and --wait cannot be combined with {name}") for given, name in attached
+        ]
     for wrong, message in together:
         if wrong:
             raise UsageError(message)

@@ -44,8 +44,16 @@ def run_ls(context: Context, args: argparse.Namespace) -> int:
         for volume in found:
             print(volume["name"], file=context.stdout)
         return 0
-    rows = [{"Name": v["name"], "Driver": v["driver"], "Mountpoint": v["mountpoint"], "Scope": "local",
-             "Labels": ",".join(f"{key}={value}" for key, value in v["labels"].items())} for v in found]
+    rows = [
+        {
+            "Name": v["name"],
+            "Driver": v["driver"],
+            "Mountpoint": v["mountpoint"],
+            "Scope": "local",
+            "Labels": ",".join(f"{key}={value}" for key, value in v["labels"].items()),
+        }
+        for v in found
+    ]
     if not show(context, args.format, rows, {"Name": "VOLUME NAME"}):
         context.table(["DRIVER", "VOLUME NAME"], [[r["Driver"], r["Name"]] for r in rows])
     return 0
@@ -61,7 +69,13 @@ def add_create(parser: argparse.ArgumentParser) -> None:
 
 def run_create(context: Context, args: argparse.Namespace) -> int:
     name = args.name or args.name_option or secrets.token_hex(32)
-    volume = {"key": name, "name": name, "driver": args.driver, "driver_opts": pairs(args.opt), "labels": pairs(args.label)}
+    volume = {
+        "key": name,
+        "name": name,
+        "driver": args.driver,
+        "driver_opts": pairs(args.opt),
+        "labels": pairs(args.label),
+    }
     if not any(v["name"] == name for v in context.client.call("volumes")):
         context.client.call("volume_create", {"volume": volume, "labels": pairs(args.label)})
     print(name, file=context.stdout)
@@ -87,8 +101,17 @@ def run_inspect(context: Context, args: argparse.Namespace) -> int:
     found = []
     for name in args.names:
         v = find(context, name)
-        found.append({"CreatedAt": words.rfc3339(v["created"]), "Driver": v["driver"], "Labels": v["labels"], "Mountpoint": v["mountpoint"],
-                      "Name": v["name"], "Options": v["options"], "Scope": "local"})
+        found.append(
+            {
+                "CreatedAt": words.rfc3339(v["created"]),
+                "Driver": v["driver"],
+                "Labels": v["labels"],
+                "Mountpoint": v["mountpoint"],
+                "Name": v["name"],
+                "Options": v["options"],
+                "Scope": "local",
+            }
+        )
     if args.format and args.format != "json":
         for item in found:
             print(render(args.format, item), file=context.stdout)
@@ -141,7 +164,9 @@ def add_export(parser: argparse.ArgumentParser) -> None:
 def run_export(context: Context, args: argparse.Namespace) -> int:
     if not args.output:
         if os.isatty(1):
-            raise UsageError("will not write a tar to a terminal", hint="give -o FILE, or redirect the output")
+            raise UsageError(
+                "will not write a tar to a terminal", hint="give -o FILE, or redirect the output"
+            )
         context.stdout.flush()
         context.client.call("volume_export", {"name": args.name}, fds=[1])
         return 0

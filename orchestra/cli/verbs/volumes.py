@@ -23,7 +23,13 @@ def run(context: Context, args: Namespace) -> int:
     name, project = project_name(context)
     found = context.client.call("volumes", {"project": name})
     if args.services and project is not None:
-        keys = {m.source for s in args.services if s in project.services for m in project.services[s].volumes if m.type == "volume"}
+        keys = {
+            m.source
+            for s in args.services
+            if s in project.services
+            for m in project.services[s].volumes
+            if m.type == "volume"
+        }
         real = {project.volumes[key].name for key in keys if key in project.volumes}
         found = [volume for volume in found if volume["name"] in real]
     if args.quiet:
@@ -31,8 +37,13 @@ def run(context: Context, args: Namespace) -> int:
             print(volume["name"], file=context.stdout)
         return 0
     rows = [
-        {"Name": v["name"], "Driver": v["driver"], "Mountpoint": v["mountpoint"], "Scope": "local",
-         "Labels": ",".join(f"{key}={value}" for key, value in v["labels"].items())}
+        {
+            "Name": v["name"],
+            "Driver": v["driver"],
+            "Mountpoint": v["mountpoint"],
+            "Scope": "local",
+            "Labels": ",".join(f"{key}={value}" for key, value in v["labels"].items()),
+        }
         for v in found
     ]
     if not show(context, args.format, rows, {}):

@@ -13,7 +13,9 @@ if TYPE_CHECKING:
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("--down-project", action="store_true", help="take the project down when the first one stops")
+    parser.add_argument(
+        "--down-project", action="store_true", help="take the project down when the first one stops"
+    )
     parser.add_argument("services", nargs="+", metavar="SERVICE")
 
 
@@ -29,5 +31,7 @@ def run(context: Context, args: Namespace) -> int:
             break
     if args.down_project:
         _, project = project_name(context)
-        context.call("down", {"name": name, "project": project_data(project) if project else None, "services": []})
+        context.call(
+            "down", {"name": name, "project": project_data(project) if project else None, "services": []}
+        )
     return code

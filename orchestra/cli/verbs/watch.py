@@ -49,9 +49,13 @@ class Watcher:
 
     def __init__(self, context: Context, project: Project) -> None:
         self.context, self.project = context, project
-        self.rules = [(service.name, rule) for service in project.services.values() for rule in service.develop]
+        self.rules = [
+            (service.name, rule) for service in project.services.values() for rule in service.develop
+        ]
         if not self.rules:
-            raise UsageError("none of the selected services is configured for watch, consider setting a 'develop' section")
+            raise UsageError(
+                "none of the selected services is configured for watch, consider setting a 'develop' section"
+            )
         self._warn_bind_mounts()
 
     def _warn_bind_mounts(self) -> None:
@@ -59,7 +63,9 @@ class Watcher:
         for name, rule in self.rules:
             binds = [m.source for m in self.project.services[name].volumes if m.type == "bind"]
             if rule.action.startswith("sync") and any(_inside(rule.path, source) for source in binds):
-                self.context.warn(f"path '{rule.path}' of service {name} is bind mounted already and is not watched")
+                self.context.warn(
+                    f"path '{rule.path}' of service {name} is bind mounted already and is not watched"
+                )
             else:
                 kept.append((name, rule))
         self.rules = kept
@@ -136,9 +142,19 @@ class Watcher:
 
         for info in self._containers(name):
             for path in paths:
-                target = rule.target if path == rule.path else os.path.join(rule.target, os.path.relpath(path, rule.path))
-                self._guard(lambda info=info, path=path, target=target: self._one(copy_to, info["id"], path, target))
-        print(f"Syncing service {name!r} after {len(paths)} changes were detected".replace("'", '"'), file=self.context.stderr, flush=True)
+                target = (
+                    rule.target
+                    if path == rule.path
+                    else os.path.join(rule.target, os.path.relpath(path, rule.path))
+                )
+                self._guard(
+                    lambda info=info, path=path, target=target: self._one(copy_to, info["id"], path, target)
+                )
+        print(
+            f"Syncing service {name!r} after {len(paths)} changes were detected".replace("'", '"'),
+            file=self.context.stderr,
+            flush=True,
+        )
 
     def _one(self, copy: Any, ref: str, path: str, target: str) -> None:
         """Copy or delete one path; folders are made as needed."""
@@ -153,24 +169,45 @@ class Watcher:
     def _command(self, ref: str, command: list[str]) -> None:
         from orchestra.cli.execution import run_exec
 
-        spec = {"command": command, "environment": {}, "user": "0", "working_dir": "/", "privileged": False, "tty": False, "size": None}
+        spec = {
+            "command": command,
+            "environment": {},
+            "user": "0",
+            "working_dir": "/",
+            "privileged": False,
+            "tty": False,
+            "size": None,
+        }
         run_exec(self.context, ref, spec, detach=False, stdin=False)
 
     def _rebuild(self, name: str) -> None:
-        print(f'Rebuilding service "{name}" after changes were detected', file=self.context.stderr, flush=True)
+        print(
+            f'Rebuilding service "{name}" after changes were detected', file=self.context.stderr, flush=True
+        )
         options = {"services": [name], "no_deps": True}
-        self.context.call("up", {"project": project_data(self.project), "options": options, "images": {"build": True}})
+        self.context.call(
+            "up", {"project": project_data(self.project), "options": options, "images": {"build": True}}
+        )
 
     def _restart(self, name: str) -> None:
         data = project_data(self.project)
-        self.context.call("lifecycle", {"verb": "restart", "name": self.project.name, "project": data, "services": [name]})
+        self.context.call(
+            "lifecycle", {"verb": "restart", "name": self.project.name, "project": data, "services": [name]}
+        )
 
     def _exec(self, name: str, hook: Any) -> None:
         from orchestra.cli.execution import run_exec
 
         environment = {key: value for key, value in hook.environment.items() if value is not None}
-        spec = {"command": list(hook.command), "environment": environment, "user": hook.user, "working_dir": hook.working_dir,
-                "privileged": hook.privileged, "tty": False, "size": None}
+        spec = {
+            "command": list(hook.command),
+            "environment": environment,
+            "user": hook.user,
+            "working_dir": hook.working_dir,
+            "privileged": hook.privileged,
+            "tty": False,
+            "size": None,
+        }
         for info in self._containers(name):
             code = run_exec(self.context, info["id"], spec, detach=False, stdin=False)
             if code:
