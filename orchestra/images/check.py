@@ -85,7 +85,8 @@ def _check_index(store: ImageStore, mend: bool) -> list[Finding]:
         problem = error.brief
     if mend:
         with _locked(store):
-            os.replace(store.refs.path, store.refs.path.with_name(f"index.json.damaged-{secrets.token_hex(4)}"))
+            aside = store.refs.path.with_name(f"index.json.damaged-{secrets.token_hex(4)}")
+            os.replace(store.refs.path, aside)
             store.refs.write(_rebuilt(store))
     return [Finding(Kind.INDEX, "index.json", problem + "; names are lost, images are kept", mend)]
 

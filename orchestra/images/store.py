@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import builtins
 import contextlib
+import json
 import os
 import re
 import secrets
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from orchestra.images.check import Finding
     from orchestra.images.gc import GcReport, PruneFilter, PruneReport
     from orchestra.images.usage import DiskUsage
+    from orchestra.paths import Paths
 
 _PREFIX = re.compile(r"[0-9a-f]{1,64}")
 
@@ -227,6 +229,20 @@ class ImageStore:
         from orchestra.images.usage import disk_usage
 
         return disk_usage(self)
+
+
+def open_store(paths: Paths) -> ImageStore:
+    """The store of an engine, knowing which images its containers use (the engine keeps the list of
+    their ids in ``<run>/images-in-use.json``)."""
+
+    def in_use() -> Collection[str]:
+        try:
+            found = json.loads((paths.run / "images-in-use.json").read_bytes())
+        except (FileNotFoundError, ValueError):
+            return ()
+        return [str(image_id) for image_id in found] if isinstance(found, list) else ()
+
+    return ImageStore(paths.images, in_use=in_use)
 
 
 def _key(name: str | Reference) -> str:
