@@ -144,7 +144,9 @@ class _Parser:
         missing: list[str] = []
         try:
             result = substitute(value, self._variable, missing)
-        except (InvalidTemplate, MissingVariable) as error:
+        except InvalidTemplate as error:
+            raise DotenvError(self.line, f"invalid interpolation format: {error}") from None
+        except MissingVariable as error:
             raise DotenvError(self.line, str(error)) from None
         if self.missing is not None:
             for name in missing:

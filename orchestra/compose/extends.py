@@ -23,14 +23,13 @@ MAX_CHAIN = 100
 
 @dataclass(slots=True)
 class Frame:
-    """``services`` in which names are looked up, ``fallback`` for those not there (what earlier files
-    gave); ``folder`` is absolute; ``tags`` the places of !reset and !override."""
+    """``services`` in which names are looked up; ``folder`` is absolute; ``tags`` the places of !reset
+    and !override."""
 
     path: str
     shown: str
     folder: str
     services: Mapping
-    fallback: Mapping | None = None
     tags: list[Path] = field(default_factory=list)
 
 
@@ -64,22 +63,16 @@ class Extender:
             raise self.problems.fail(
                 "extends goes round in a circle: " + " -> ".join(service for _, service in steps),
                 node.items["extends"].location, path, notes=lines)
-        reference = self._reference(node.items["extends"], path)
-        if reference is None:
-            node.pop("extends")
-            return node
-        base_name, file, place = reference
+        base_name, file, place = self._reference(node.items["extends"], path)
         target = frame if file is None else self._frame(file, frame, place, path)
         base = self._base(name, base_name, target, place, (*chain, link))
         return self._merge(name, node, base, base_name, frame, target)
 
-    def _reference(self, node: Node, path: Path) -> tuple[str, Scalar | None, Location] | None:
-        """(service, file, place of the service's name), or None for null."""
+    def _reference(self, node: Node, path: Path) -> tuple[str, Scalar | None, Location]:
+        """(service, file, place of the service's name)."""
         if isinstance(node, Scalar):
             if isinstance(node.value, str):
                 return node.value, None, node.location
-            if node.value is None:
-                return None
             raise self.problems.fail(f"extends must be a service name or a mapping, not {kind_name(node)}",
                                      node.location, path)
         if not isinstance(node, Mapping):
@@ -111,8 +104,6 @@ class Extender:
               chain: tuple[tuple[str, str], ...]) -> Node:
         if base_name in target.services.items:
             return self.service(base_name, target, chain)
-        if target.fallback is not None and base_name in target.fallback.items:
-            return target.fallback.items[base_name]
         raise self._missing(name, base_name, target, place)
 
     def _missing(self, name: str, base_name: str, target: Frame, place: Location) -> ComposeError:

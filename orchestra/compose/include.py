@@ -16,7 +16,7 @@ from orchestra.compose import merge
 from orchestra.compose.diagnostics import Problems
 from orchestra.compose.options import LoadContext, LoadOptions
 from orchestra.compose.source import Source, add_env_file, is_remote, join, read_source
-from orchestra.compose.tree import Mapping, Node, Path, Scalar, Sequence, kind_name
+from orchestra.compose.tree import Mapping, Node, Path, Scalar, Sequence, kind_name, plain
 from orchestra.errors import Location
 
 SECTIONS = ("services", "networks", "volumes", "secrets", "configs", "models")
@@ -168,7 +168,7 @@ class Includer:
         if isinstance(own, Scalar) and own.value is None:
             target.set(name, imported, place)
             return
-        if (section, name) in tags:
+        if (section, name) in tags or plain(own) == plain(imported):
             return
         inner = [tag[2:] for tag in tags if tag[:2] == (section, name)]
         merge.apply_tags(imported, own, inner)

@@ -23,7 +23,7 @@ MAX_RESULT = 10_000_000
 
 
 class InvalidTemplate(Exception):
-    """``${`` without a valid name, operator or end."""
+    """``${`` without a valid name, operator or end; the message is the offending text."""
 
 
 class MissingVariable(Exception):
@@ -125,7 +125,7 @@ def closing_brace(text: str, opening: int) -> int:
 
 def _invalid(text: str, dollar: int) -> str:
     shown = text[dollar:dollar + 40].split("\n")[0]
-    return f"invalid interpolation format: {shown!r}"
+    return shown
 
 
 def substitute(text: str, lookup: Lookup, missing: list[str] | None = None) -> str:
@@ -143,8 +143,8 @@ _BOOLEAN_WORDS = {"true": True, "false": False, "y": True, "yes": True, "on": Tr
                   "n": False, "no": False, "off": False}
 
 _INTEGER = {
-    "configs.#.mode", "secrets.#.mode", "cpu_count", "cpu_period", "cpu_quota", "cpu_rt_period",
-    "cpu_rt_runtime", "cpu_shares", "deploy.replicas", "deploy.update_config.parallelism",
+    "cpu_count", "cpu_period", "cpu_quota",
+    "cpu_shares", "deploy.replicas", "deploy.update_config.parallelism",
     "deploy.rollback_config.parallelism", "deploy.restart_policy.max_attempts",
     "deploy.placement.max_replicas_per_node", "healthcheck.retries", "oom_score_adj", "pids_limit",
     "ports.#.target", "scale", "ulimits.*", "ulimits.*.hard", "ulimits.*.soft",
@@ -152,7 +152,7 @@ _INTEGER = {
 _FLOATING = {"cpu_percent", "cpus", "deploy.update_config.max_failure_ratio",
              "deploy.rollback_config.max_failure_ratio"}
 _BOOLEAN = {
-    "init", "depends_on.*.required", "depends_on.*.restart", "healthcheck.disable",
+    "init", "depends_on.*.restart", "healthcheck.disable",
     "oom_kill_disable", "privileged", "read_only", "stdin_open", "tty", "volumes.#.read_only",
     "volumes.#.volume.nocopy",
 }
@@ -166,6 +166,7 @@ def _table() -> dict[str, dict[str, object]]:
     """The casts as nested dictionaries, walked along with the tree."""
     root: dict[str, object] = {}
     rules = [(f"services.*.{path}", "int") for path in _INTEGER]
+    rules += [(f"services.*.{path}", "int?") for path in ("cpu_rt_period", "cpu_rt_runtime")]
     rules += [(f"services.*.{path}", "float") for path in _FLOATING]
     rules += [(f"services.*.{path}", "bool") for path in _BOOLEAN]
     rules += [(path, "bool") for path in _TOP_BOOLEAN]
@@ -190,7 +191,9 @@ def _cast(text: str, kind: str, warn: Callable[[str], None]) -> Value:
         if word not in ("true", "false"):
             warn(f"{text!r} for boolean is not YAML 1.2: please use {str(value).lower()!r}")
         return value
-    if kind == "int":
+    if kind.startswith("int"):
+        if kind == "int?" and not text.isdecimal():
+            return text
         if not re.fullmatch(r"[-+]?[0-9]{1,19}", text):
             raise ValueError(f"{text!r} is no whole number")
         return int(text)
@@ -249,7 +252,7 @@ class Interpolator:
         try:
             result = expansion.expand(text)
         except InvalidTemplate as error:
-            self.problems.error(f"{error} for {path_text(path)}", node.location, path,
+            self.problems.error(f"invalid interpolation format for {path_text(path)}: {error}", node.location, path,
                                 hint="to write a literal $, double it: $$")
             return None
         except MissingVariable as error:

@@ -130,7 +130,10 @@ class Loader:
             return text
         try:
             return substitute(text, around.environment.get)
-        except (InvalidTemplate, MissingVariable) as error:
+        except InvalidTemplate as error:
+            raise self.problems.fail(f"invalid interpolation format for name: {error}", node.location,
+                                     ("name",)) from None
+        except MissingVariable as error:
             raise self.problems.fail(str(error), node.location, ("name",)) from None
 
     def _finish(self, root: Mapping, around: source.Surroundings) -> Mapping:
@@ -155,7 +158,6 @@ class Loader:
             for name in active - chosen:
                 context.disabled[name] = "selection"
             active = chosen
-        if not options.no_consistency:
             profiles.drop_dependencies(root, active)
         envfiles.EnvFiles(options, context, around.working_dir).apply(
             root, [name for name in services.items if name in active])
@@ -202,7 +204,7 @@ class Loader:
             self.includer.apply(document, tags, application, item.path)
         merge.apply_tags(root, document, tags)
         frame = Frame(item.path, item.shown, application.folder, mapping(document, "services") or Mapping(),
-                      mapping(root, "services"), tags)
+                      tags)
         opener = partial(self._frame, application)
         Extender(opener, self.problems, application.context.home).apply(frame)
         merge.merge(root, document, self.problems)
@@ -271,4 +273,4 @@ class Loader:
             base = os.path.join(context.working_dir if application.chain else "",
                                 os.path.relpath(folder, application.folder))
         normalize.resolve_paths(root, context.at(base))
-        return Frame(path, item.shown, folder, services, None, tags)
+        return Frame(path, item.shown, folder, services, tags)

@@ -111,6 +111,8 @@ class _Reader:
                     self.anchors, self.sizes = {}, {}
                     found.append(self.node(self.next(), (), 0))
                 elif kind == "StreamEndEvent":
+                    if not found:
+                        raise self.problems.fail("the file is empty", Location(self.file, 1, 1))
                     return found
         except yaml.MarkedYAMLError as error:
             raise self.broken(error) from None

@@ -254,7 +254,7 @@ def walk(node: Node, path: Path = ()) -> Iterator[tuple[Path, Node]]:
 
 
 def scalar_text(value: Value) -> str:
-    """The value as text, as the reference implementation prints it (``true``, ``1.1``, ``1e+21``)."""
+    """The value as text, as the reference implementation prints it (``true``, ``1.1``, ``1e+06``)."""
     if value is None:
         return ""
     if isinstance(value, bool):
@@ -267,10 +267,12 @@ def scalar_text(value: Value) -> str:
 def _float_text(value: float) -> str:
     if value != value or value in (float("inf"), float("-inf")):
         return "NaN" if value != value else ("+Inf" if value > 0 else "-Inf")
-    if value == 0 or 1e-4 <= abs(value) < 1e21:
-        return str(int(value)) if value == int(value) else format(Decimal(repr(value)), "f")
-    digits, _, exponent = repr(value).partition("e")
-    return f"{digits.removesuffix('.0')}e{int(exponent):+03d}"
+    number = Decimal(repr(value)).normalize()
+    if value == 0 or -4 <= number.adjusted() < 6:
+        return format(number, "f")
+    digits = "".join(str(digit) for digit in number.as_tuple().digits)
+    point = f".{digits[1:]}" if len(digits) > 1 else ""
+    return f"{'-' if value < 0 else ''}{digits[0]}{point}e{number.adjusted():+03d}"
 
 
 def supersede(new: Node, old: Node) -> None:
