@@ -351,9 +351,7 @@ def import_root(
         if not layer.descriptor.size:
             raise LayerError("the archive is empty")
         step = history_step(created, "import", comment=message)
-        image = extend(
-            store, None, [layer], chosen, history=[step], created=created, platform=platform
-        )
+        image = extend(store, None, [layer], chosen, history=[step], created=created, platform=platform)
         try:
             store.layers(image)
         except OrchestraError:

@@ -163,5 +163,3 @@ def _check_layers(store: ImageStore, mend: bool) -> list[Finding]:
         text = f"{problem}; it is unpacked again when needed"
         findings.append(Finding(Kind.LAYER, short(f"sha256:{name}"), text, mend))
     return findings
-
-

@@ -124,5 +124,3 @@ def commit(
         return extend(
             store, base, [layer], chosen, history=[step], created=moment, names=names, author=author
         )
-
-

@@ -208,5 +208,3 @@ def ahead(source: Iterator[bytes], depth: int = 4) -> Iterator[bytes]:
     finally:
         stop.set()
         thread.join()
-
-

@@ -114,9 +114,7 @@ class _Walk:
             return
         if self._options.upper and stat.S_ISCHR(mode) and found.st_rdev == 0:
             folder, _, base = full.rpartition(b"/")
-            self._writer.add(
-                Member((folder + b"/" if folder else b"") + b".wh." + base, mode=0o600, mtime=0)
-            )
+            self._writer.add(Member((folder + b"/" if folder else b"") + b".wh." + base, mode=0o600, mtime=0))
             return
         if found.st_nlink > 1:
             key = (found.st_dev, found.st_ino)
@@ -316,5 +314,3 @@ def _opaque_path(path: bytes) -> bool:
             if os.getxattr(path, prefix + "opaque", follow_symlinks=False) == b"y":
                 return True
     return False
-
-

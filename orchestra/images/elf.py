@@ -108,9 +108,7 @@ class _Parser:
         def paths(wanted: int) -> tuple[str, ...]:
             return tuple(part for text in texts(wanted) for part in text.split(":") if part)
 
-        return Elf(
-            self._path, kind, interpreter, texts(_DT_NEEDED), paths(_DT_RPATH), paths(_DT_RUNPATH)
-        )
+        return Elf(self._path, kind, interpreter, texts(_DT_NEEDED), paths(_DT_RPATH), paths(_DT_RUNPATH))
 
     def _file_offset(self, address: int, segments: list[tuple[int, int, int, int]]) -> int:
         for what, offset, size, start in segments:

@@ -220,9 +220,7 @@ class HostTree:
                 if extra := self._libraries.find(name, elf):  # opened by libc itself while running
                     self.take(extra)
 
-    def tree(
-        self, source: str, target: str | None = None, skip: Callable[[str], bool] | None = None
-    ) -> None:
+    def tree(self, source: str, target: str | None = None, skip: Callable[[str], bool] | None = None) -> None:
         """A file or directory of the host with everything in it, links to files outside included."""
         try:
             found = os.stat(source)

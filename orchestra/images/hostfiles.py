@@ -113,5 +113,3 @@ def _busybox(path: str, runtime: Runtime) -> None:
         clean = applet.strip().strip("/")
         if clean and os.path.basename(clean) not in ("busybox", "linuxrc") and ".." not in clean:
             runtime.links.append((f"/{clean}", path))
-
-

@@ -95,13 +95,9 @@ def _split_tag(text: str) -> tuple[str, str | None]:
     return text, None
 
 
-
-
 def _split_domain(name: str) -> tuple[str, str]:
     head, slash, rest = name.partition("/")
-    is_domain = bool(slash) and (
-        "." in head or ":" in head or head == "localhost" or head.lower() != head
-    )
+    is_domain = bool(slash) and ("." in head or ":" in head or head == "localhost" or head.lower() != head)
     domain, path = (head, rest) if is_domain else (DEFAULT_DOMAIN, name)
     if domain == _LEGACY_DOMAIN:
         domain = DEFAULT_DOMAIN
