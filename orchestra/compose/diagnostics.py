@@ -85,6 +85,9 @@ class Problems:
     def __len__(self) -> int:
         return len(self.items)
 
+    def __bool__(self) -> bool:
+        return True  # a collection, not a question: ``problems or Problems()`` must keep an empty one
+
     def add(
         self,
         severity: str,

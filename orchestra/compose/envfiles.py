@@ -99,7 +99,7 @@ class EnvFiles:
                 name = item.items.get("path")
                 found.append(_File(
                     str(name.value) if isinstance(name, Scalar) else "",
-                    not (isinstance(required, Scalar) and required.value is False),
+                    not (isinstance(required, Scalar) and scalar_text(required.value).lower() == "false"),
                     str(kind.value) if isinstance(kind, Scalar) and kind.value else "",
                     name.location if name is not None else item.location))
         return found

@@ -118,7 +118,7 @@ class Loader:
                 node = document.items.get("name") if isinstance(document, Mapping) else None
                 if isinstance(node, Scalar) and node.value is not None:
                     chosen = self._name_text(node, around) or chosen
-        name = source.normal_name(chosen) or source.normal_name(os.path.basename(around.working_dir))
+        name = source.normal_name(chosen or os.path.basename(around.working_dir))
         if not name:
             raise self.problems.fail("project name must not be empty", Location(around.working_dir),
                                      hint="give it with -p, COMPOSE_PROJECT_NAME or name: in the file")

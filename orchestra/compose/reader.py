@@ -194,7 +194,7 @@ class _Reader:
             return text
         if name == "binary":
             try:
-                return base64.b64decode(text).decode("utf-8", "replace")
+                return base64.b64decode("".join(text.split()), validate=True).decode("utf-8", "replace")
             except ValueError:
                 raise self.problems.fail("!!binary value is no base64", self.place(event), path) from None
         if name in ("int", "float", "bool", "null"):
