@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from orchestra.events import Progress
 
 
+NO_FILE = "no compose file found"
+
+
 class Context:
     """One command's surroundings. ``options`` are the global options."""
 
@@ -78,13 +81,15 @@ class Context:
 
     def load_or_name(self, services: Sequence[str] = ()) -> tuple[str, Project | None]:
         """The project, or only its name when ``-p`` is given and there is no compose file."""
-        from orchestra.compose.diagnostics import NoFileError
+        from orchestra.compose.diagnostics import ComposeError
 
         name = self.options.project_name or self.environ.get("COMPOSE_PROJECT_NAME") or ""
         if name and not self.options.file and not self.environ.get("COMPOSE_FILE"):
             try:
                 project = self.load(services)
-            except NoFileError:
+            except ComposeError as error:
+                if NO_FILE not in error.brief:
+                    raise
                 return name, None
             return project.name, project
         project = self.load(services)

@@ -51,12 +51,14 @@ class Globals:
         self.file: list[str] = []
         self.profile: list[str] = []
         self.env_file: list[str] = []
-        self.project_name = self.project_directory = self.progress = self.ansi = self.parallel = self.root = (
-            None
-        )
-        self.dry_run = self.compatibility = self.all_resources = self.verbose = self.debug = self.no_ansi = (
-            False
-        )
+        self.project_name: str | None = None
+        self.project_directory: str | None = None
+        self.progress: str | None = None
+        self.ansi: str | None = None
+        self.parallel: str | None = None
+        self.root: str | None = None
+        self.dry_run = self.compatibility = self.all_resources = False
+        self.verbose = self.debug = self.no_ansi = False
 
     def set(self, name: str, value: Any) -> None:
         if name in REPEATED:

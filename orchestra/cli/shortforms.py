@@ -153,7 +153,8 @@ def byte_size(text: str) -> int:
 
 def environment_file(context: Context, name: str) -> dict[str, str]:
     """The variables of an env file, in compose's grammar. Raises OrchestraError."""
-    from orchestra.compose.dotenv import parse
+    from orchestra.compose.dotenv import DotenvError, parse
+    from orchestra.errors import Location
 
     path = os.path.join(context.cwd, os.path.expanduser(name))
     try:
@@ -161,5 +162,7 @@ def environment_file(context: Context, name: str) -> dict[str, str]:
             text = stream.read()
     except OSError as error:
         raise OrchestraError(f"cannot read env file {name}: {error.strerror}") from error
-    parsed = parse(text, name, context.environ)
-    return {key: value for key, value in dict(parsed).items() if value is not None}
+    try:
+        return {key: value for key, (value, _line) in parse(text, context.environ.get).items()}
+    except DotenvError as error:
+        raise OrchestraError(error.message, location=Location(name, error.line)) from error

@@ -155,4 +155,8 @@ class Tty:
 
 def make(kind: str, stream: TextIO, *, dry_run: bool = False) -> Renderer:
     """The renderer for tty, plain, json or quiet."""
-    return {"tty": Tty, "plain": Plain, "json": Json, "quiet": Quiet}[kind](stream, dry_run=dry_run)
+    if kind == "tty":
+        return Tty(stream, dry_run=dry_run)
+    if kind == "json":
+        return Json(stream, dry_run=dry_run)
+    return Plain(stream, dry_run=dry_run) if kind == "plain" else Quiet(stream, dry_run=dry_run)

@@ -35,7 +35,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 def run(context: Context, args: Namespace) -> int:
     from orchestra.build.service import build_service, check_service
     from orchestra.controller.reconcile import closure
-    from orchestra.images.store import ImageStore
+    from orchestra.images.store import open_store
 
     for name in ("memory", "builder", "provenance", "sbom"):
         if getattr(args, name):
@@ -52,7 +52,7 @@ def run(context: Context, args: Namespace) -> int:
         return _print(context, project, services)
     if args.quiet:
         context.options.progress = "quiet"
-    store = ImageStore(context.paths.images)
+    store = open_store(context.paths)
     context.paths.make()
     sink = context.progress_sink()
     for service in services:

@@ -20,10 +20,10 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(context: Context, args: Namespace) -> int:
-    from orchestra.images.store import ImageStore
+    from orchestra.images.store import open_store
 
     _, found = containers(context, args.services)
-    store = ImageStore(context.paths.images)
+    store = open_store(context.paths)
     rows = [_row(store, info) for info in sorted(found, key=lambda c: c["name"])]
     if args.quiet:
         for image in dict.fromkeys(row["ID"] for row in rows):

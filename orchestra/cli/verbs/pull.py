@@ -63,9 +63,9 @@ def pull_all(context: Context, wanted: dict[str, tuple[str, str]], policy: str) 
     """Pull each image; the errors (an image that can be built only warns)."""
     from orchestra.images.reference import Reference
     from orchestra.images.registry.transfer import pull
-    from orchestra.images.store import ImageStore
+    from orchestra.images.store import open_store
 
-    store, sink = ImageStore(context.paths.images), context.progress_sink()
+    store, sink = open_store(context.paths), context.progress_sink()
 
     def one(text: str) -> OrchestraError | None:
         platform, kind = wanted[text]

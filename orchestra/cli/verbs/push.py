@@ -34,9 +34,9 @@ def push_services(context: Context, project: Project, names: list[str], *, ignor
     """Push each named service's image (and its further tags); 1 when one failed and ``ignore`` is false."""
     from orchestra.images.reference import Reference
     from orchestra.images.registry.transfer import push
-    from orchestra.images.store import ImageStore
+    from orchestra.images.store import open_store
 
-    store, sink, code = ImageStore(context.paths.images), context.progress_sink(), 0
+    store, sink, code = open_store(context.paths), context.progress_sink(), 0
     for name in names:
         service = project.services[name]
         if service.build is None:

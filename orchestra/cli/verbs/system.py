@@ -31,11 +31,11 @@ def add_df(parser: ArgumentParser) -> None:
 
 def run_df(context: Context, args: Namespace) -> int:
     from orchestra.cli.render.template import show
-    from orchestra.images.store import ImageStore
+    from orchestra.images.store import open_store
 
     containers = context.client.call("containers")
     volumes = context.client.call("volumes")
-    images = ImageStore(context.paths.images).list()
+    images = open_store(context.paths).list()
     used = {c["image_id"] for c in containers}
     running = [c for c in containers if c["state"] in ("running", "paused", "restarting")]
     sizes = {c["id"]: _tree(context.paths.containers / c["id"] / "upper") for c in containers}
@@ -130,16 +130,14 @@ def add_check(parser: ArgumentParser) -> None:
 
 def run_check(context: Context, args: Namespace) -> int:
     """Every blob's digest, every layer and reference of the image store."""
-    from orchestra.images.store import ImageStore
+    from orchestra.images.store import open_store
 
-    report = ImageStore(context.paths.images).check(repair=args.repair)
-    for problem in report.problems:
-        print(problem, file=context.stdout)
-    print(
-        f"{report.blobs} blobs, {report.layers} layers, {report.references} references checked: {len(report.problems)} problems",
-        file=context.stdout,
-    )
-    return 1 if report.problems and not args.repair else 0
+    findings = open_store(context.paths).check(mend=args.repair)
+    for finding in findings:
+        print(finding, file=context.stdout)
+    left = [finding for finding in findings if not finding.mended]
+    print(f"{len(findings)} problems found, {len(findings) - len(left)} mended", file=context.stdout)
+    return 1 if left else 0
 
 
 def add_shutdown(parser: ArgumentParser) -> None:
