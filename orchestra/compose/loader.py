@@ -199,7 +199,7 @@ class Loader:
         document = self._top(node, item)
         seen = len(self.problems)
         self._interpolate(document, application.context)
-        tags = merge.take_tags(document)
+        tags = merge.take_tags(document) if _may_have_tags(item.text) else []
         if "include" in document.items:
             self.includer.apply(document, tags, application, item.path)
         merge.apply_tags(root, document, tags)
@@ -255,7 +255,7 @@ class Loader:
             document = self._top(node, item)
             self._interpolate(document, context)
             document.pop("include")
-            found = merge.take_tags(document)
+            found = merge.take_tags(document) if _may_have_tags(item.text) else []
             merge.apply_tags(root, document, found)
             tags += found
             merge.merge(root, document, problems)
@@ -274,3 +274,7 @@ class Loader:
                                 os.path.relpath(folder, application.folder))
         normalize.resolve_paths(root, context.at(base))
         return Frame(path, item.shown, folder, services, tags)
+
+
+def _may_have_tags(text: str) -> bool:
+    return "!reset" in text or "!override" in text or "!<" in text

@@ -19,7 +19,7 @@ from orchestra.compose.tree import Mapping, Node, Origin, Path, Scalar, Sequence
 from orchestra.errors import Location
 
 MAX_DEPTH = 100
-MAX_NODES = 2_000_000
+MAX_NODES = 500_000
 MAX_ALIASED = 100_000
 
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?\Z")

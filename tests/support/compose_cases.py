@@ -68,3 +68,23 @@ def comparable(config: Any) -> Any:
             if isinstance(service.get(key), list):
                 service[key] = sorted(service[key], key=lambda item: json.dumps(item, sort_keys=True))
     return config
+
+
+def config_of(project: Any) -> dict[str, Any]:
+    """What ``config --format json`` says of a project, without the doubling of dollars."""
+    found: dict[str, Any] = {"name": project.name, "services": {}}
+    for section in ("services", "networks", "volumes", "secrets", "configs", "models"):
+        items = {key: item.canonical for key, item in getattr(project, section).items()}
+        if items or section == "services":
+            found[section] = items
+    found.update(project.extensions)
+    return json.loads(json.dumps(found))
+
+
+def single_dollars(data: Any) -> Any:
+    """Undo the doubling of dollars in docker compose's output."""
+    if isinstance(data, dict):
+        return {single_dollars(key): single_dollars(value) for key, value in data.items()}
+    if isinstance(data, list):
+        return [single_dollars(value) for value in data]
+    return data.replace("$$", "$") if isinstance(data, str) else data
