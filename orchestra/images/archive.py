@@ -14,7 +14,7 @@ import posixpath
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 from orchestra.errors import OrchestraError
 from orchestra.images import mediatype, tar
@@ -312,6 +312,8 @@ def _load_docker(store: ImageStore, contents: _Contents) -> list[Image]:
         )
         names = [Reference.parse(str(text)) for text in entry.get("RepoTags") or []]
         images.append(store.ingest(manifest.to_bytes(), names=names))
+    if not images:
+        raise ImageError("the archive holds no image")
     return images
 
 
@@ -340,7 +342,11 @@ def import_root(
     chosen = settings or Settings()
     for change in changes:
         chosen.apply(change)
-    plain = source if isinstance(source, Iterator) else chunks(_Unpacked(source))
+    plain: Iterator[bytes]
+    if hasattr(source, "read"):
+        plain = chunks(_Unpacked(cast(BinaryIO, source)))
+    else:
+        plain = iter(source)
 
     def produce(sink: Callable[[bytes], object]) -> None:
         for chunk in plain:
@@ -354,11 +360,12 @@ def import_root(
         image = extend(store, None, [layer], chosen, history=[step], created=created, platform=platform)
         try:
             store.layers(image)
-        except OrchestraError:
-            if not image.references:
-                store.remove(image.id, force=True)
-            raise
-        return store.tag(image.id, name) if name else image
+            return store.tag(image.id, name) if name else image
+        except OrchestraError as error:
+            problem = error
+    if not image.references:
+        store.remove(image.id, force=True)
+    raise problem
 
 
 def load_summary(image: Image) -> list[str]:

@@ -112,7 +112,7 @@ def command_words(text: str, shell: list[str] | None = None) -> list[str]:
             words = None
         if isinstance(words, list) and all(isinstance(word, str) for word in words):
             return words
-    return [*(shell or ["/bin/sh", "-c"]), text]
+    return [*(["/bin/sh", "-c"] if shell is None else shell), text]
 
 
 def key_values(text: str, what: str) -> dict[str, str]:

@@ -250,7 +250,7 @@ def _kind(value: dict[str, Any], transport: str, what: str) -> str:
         raise ManifestError(f"{what} has no schemaVersion 2")
     known = mediatype.INDEXES | mediatype.MANIFESTS
     written = value.get("mediaType")
-    if written is not None and written not in known:
+    if written is not None and (not isinstance(written, str) or written not in known):
         raise ManifestError(f"{what} has the unknown media type {str(written)[:100]!r}")
     if written:
         return str(written)
