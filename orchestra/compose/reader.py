@@ -15,7 +15,7 @@ import re
 from typing import Any
 
 from orchestra.compose.diagnostics import ComposeError, Problems
-from orchestra.compose.tree import Mapping, Node, Origin, Path, Scalar, Sequence, Value, clone
+from orchestra.compose.tree import Mapping, Node, Origin, Scalar, Sequence, Value, clone
 from orchestra.errors import Location
 
 MAX_DEPTH = 100
@@ -95,6 +95,7 @@ class _Reader:
         self.nodes = 0
         self.aliased = 0
         self.next: Any = None
+        self.path: list[str | int] = []
         self.free = 0  # > 0 below an x- key, where dates are allowed
 
     def documents(self) -> list[Node]:
@@ -102,15 +103,13 @@ class _Reader:
 
         found: list[Node] = []
         try:
-            parser = getattr(yaml, "CLoader", yaml.Loader)(self.text)
-            self.next = parser.get_event
+            self.next = getattr(yaml, "CLoader", yaml.Loader)(self.text).get_event
             while True:
                 event = self.next()
-                kind = type(event).__name__
-                if kind == "DocumentStartEvent":
-                    self.anchors, self.sizes = {}, {}
-                    found.append(self.node(self.next(), (), 0))
-                elif kind == "StreamEndEvent":
+                if isinstance(event, yaml.DocumentStartEvent):
+                    self.anchors, self.sizes, self.path = {}, {}, []
+                    found.append(self.node(self.next(), 0))
+                elif isinstance(event, yaml.StreamEndEvent):
                     if not found:
                         raise self.problems.fail("the file is empty", Location(self.file, 1, 1))
                     return found
@@ -140,23 +139,24 @@ class _Reader:
         mark = event.start_mark
         return Location(self.file, mark.line + 1, mark.column + 1)
 
-    def node(self, event: Any, path: Path, depth: int) -> Node:
-        kind = type(event).__name__
+    def node(self, event: Any, depth: int) -> Node:
+        kind = event.__class__.__name__
         if kind == "ScalarEvent":
-            made: Node = self.scalar(event, path)
+            made: Node = self.scalar(event)
             if event.anchor:
                 self.anchors[event.anchor], self.sizes[event.anchor] = made, 1
             return made
         if kind == "AliasEvent":
-            return self.alias(event, path)
+            return self.alias(event)
         if depth >= MAX_DEPTH:
             raise self.problems.fail(
-                f"nested more than {MAX_DEPTH} levels deep", self.place(event), path[:6])
+                f"nested more than {MAX_DEPTH} levels deep", self.place(event), tuple(self.path[:6]))
         before = self.nodes + self.aliased
         if event.anchor:
             self.anchors[event.anchor] = None
-        made = (self.sequence if kind == "SequenceStartEvent" else self.mapping)(event, path, depth)
-        made.tag = self.collection_tag(event, path)
+        made = self.sequence(event, depth) if kind == "SequenceStartEvent" else self.mapping(event, depth)
+        if event.tag:
+            made.tag = self.collection_tag(event)
         if event.anchor:
             self.anchors[event.anchor] = made
             self.sizes[event.anchor] = self.nodes + self.aliased - before + 1
@@ -168,25 +168,27 @@ class _Reader:
         if self.nodes > MAX_NODES:
             raise self.problems.fail(f"more than {MAX_NODES:,} values in one file", self.place(event))
 
-    def scalar(self, event: Any, path: Path) -> Scalar:
+    def scalar(self, event: Any) -> Scalar:
         self.count(event)
-        text, plain = event.value, event.style is None or event.style == ""
-        made = Scalar(text, self.place(event), self.origin, raw=text, plain=plain)
+        text = event.value
+        plain = not event.style
+        mark = event.start_mark
+        made = Scalar(text, Location(self.file, mark.line + 1, mark.column + 1), self.origin, raw=text, plain=plain)
         tag = event.tag
         if tag in ("!reset", "!override"):
             made.tag = tag[1:]
             tag = None
         if tag and tag != "!":
-            made.value = self.tagged(tag, event, path)
-        elif plain and not tag:
+            made.value = self.tagged(tag, event)
+        elif plain and not tag and (text in _WORDS or text[0] in _NUMERIC):
             made.value = value = resolve(text)
             if value.__class__ is str and is_date(text) and not self.free:
                 self.problems.error(
-                    f"{text} is a date for YAML, not text", made.location, path,
+                    f"{text} is a date for YAML, not text", made.location, tuple(self.path),
                     hint=f'put it in quotes: "{text}"')
         return made
 
-    def tagged(self, tag: str, event: Any, path: Path) -> Value:
+    def tagged(self, tag: str, event: Any) -> Value:
         """The value of a scalar with an explicit tag."""
         text = str(event.value)
         name = tag.removeprefix(_CORE) if tag.startswith(_CORE) else ""
@@ -196,80 +198,86 @@ class _Reader:
             try:
                 return base64.b64decode("".join(text.split()), validate=True).decode("utf-8", "replace")
             except ValueError:
-                raise self.problems.fail("!!binary value is no base64", self.place(event), path) from None
+                raise self.problems.fail("!!binary value is no base64", self.place(event), tuple(self.path)) from None
         if name in ("int", "float", "bool", "null"):
             value = resolve(text)
             wanted = {"int": int, "float": (int, float), "bool": bool, "null": type(None)}[name]
             if isinstance(value, bool) != (name == "bool") or not isinstance(value, wanted):  # type: ignore[arg-type]
-                raise self.problems.fail(f"cannot read {text!r} as !!{name}", self.place(event), path)
+                raise self.problems.fail(f"cannot read {text!r} as !!{name}", self.place(event), tuple(self.path))
             return float(value) if name == "float" else value  # type: ignore[arg-type]
         if name != "timestamp":
             self.problems.warn(f"the YAML tag {tag} means nothing here and is ignored",
-                               self.place(event), path)
+                               self.place(event), tuple(self.path))
         return text
 
-    def collection_tag(self, event: Any, path: Path) -> str:
+    def collection_tag(self, event: Any) -> str:
         tag = event.tag
         if tag in ("!reset", "!override"):
             return str(tag[1:])
         if tag and tag != "!" and tag not in (_CORE + "map", _CORE + "seq"):
             self.problems.warn(f"the YAML tag {tag} means nothing here and is ignored",
-                               self.place(event), path)
+                               self.place(event), tuple(self.path))
         return ""
 
-    def alias(self, event: Any, path: Path) -> Node:
+    def alias(self, event: Any) -> Node:
         name = event.anchor
         if name not in self.anchors:
-            raise self.problems.fail(f"unknown anchor {name!r} referenced", self.place(event), path)
+            raise self.problems.fail(f"unknown anchor {name!r} referenced", self.place(event), tuple(self.path))
         target = self.anchors[name]
         if target is None:
-            raise self.problems.fail(f"anchor {name!r} contains itself", self.place(event), path)
+            raise self.problems.fail(f"anchor {name!r} contains itself", self.place(event), tuple(self.path))
         self.aliased += self.sizes[name]
         if self.aliased > MAX_ALIASED:
             raise self.problems.fail(
-                f"aliases expand to more than {MAX_ALIASED:,} values", self.place(event), path[:6],
+                f"aliases expand to more than {MAX_ALIASED:,} values", self.place(event), tuple(self.path[:6]),
                 hint="files in which aliases of aliases multiply like this are refused")
         return clone(target)
 
-    def sequence(self, event: Any, path: Path, depth: int) -> Sequence:
+    def sequence(self, event: Any, depth: int) -> Sequence:
         made = Sequence([], self.place(event), self.origin)
-        items = made.items
+        items, path = made.items, self.path
+        path.append(0)
         while True:
             item = self.next()
-            if type(item).__name__ == "SequenceEndEvent":
+            if item.__class__.__name__ == "SequenceEndEvent":
+                path.pop()
                 return made
-            items.append(self.node(item, (*path, len(items)), depth + 1))
+            items.append(self.node(item, depth + 1))
+            path[-1] = len(items)
 
-    def mapping(self, event: Any, path: Path, depth: int) -> Mapping:
+    def mapping(self, event: Any, depth: int) -> Mapping:
         made = Mapping({}, self.place(event), self.origin)
         merges: Node | None = None
+        path = self.path
         while True:
             item = self.next()
-            if type(item).__name__ == "MappingEndEvent":
+            if item.__class__.__name__ == "MappingEndEvent":
                 break
-            key, place, merging = self.key(item, path, depth)
+            key, place, merging = self.key(item, depth)
             if merging:
                 if merges is not None:
-                    raise self.problems.fail("a second << in the same mapping", place, path)
-                merges = self.node(self.next(), path, depth + 1)
+                    raise self.problems.fail("a second << in the same mapping", place, tuple(path))
+                merges = self.node(self.next(), depth + 1)
                 continue
+            path.append(key)
             if key in made.items:
                 first = made.key_locations[key]
                 self.problems.error(f"key {key!r} is already defined at line {first.line}", place,
-                                    (*path, key), notes=(f"first defined at {first}",))
+                                    tuple(path), notes=(f"first defined at {first}",))
             loose = key.startswith("x-")
             self.free += loose
-            made.items[key] = self.node(self.next(), (*path, key), depth + 1)
+            made.items[key] = self.node(self.next(), depth + 1)
             self.free -= loose
             made.key_locations[key] = place
+            path.pop()
         if merges is not None:
-            self.merge(made, merges, path)
+            self.merge(made, merges)
         return made
 
-    def key(self, event: Any, path: Path, depth: int) -> tuple[str, Location, bool]:
+    def key(self, event: Any, depth: int) -> tuple[str, Location, bool]:
         """The text of a key, its place, and whether it is the merge key."""
         place = self.place(event)
-        if type(event).__name__ == "ScalarEvent" and event.tag is None and not event.anchor:
+        if event.__class__.__name__ == "ScalarEvent" and event.tag is None and not event.anchor:
             text = event.value
             if event.style:
                 return text, place, False
@@ -277,23 +285,22 @@ class _Reader:
                 return text, place, True
             if text and (text[0] not in _NUMERIC) and text not in _WORDS:
                 return text, place, False
-        node = self.node(event, path, depth + 1)
+        node = self.node(event, depth + 1)
         if isinstance(node, Scalar) and isinstance(node.value, str):
             return node.value, place, False
         shown = node.raw if isinstance(node, Scalar) else "a list or mapping"
-        where = path or "top level"
-        if isinstance(where, tuple):
-            where = ".".join(str(part) for part in where)
-        self.problems.error(f"non-text key at {where}: {shown}", place, path,
+        where = ".".join(str(part) for part in self.path) or "top level"
+        self.problems.error(f"non-text key at {where}: {shown}", place, tuple(self.path),
                             hint=f'put it in quotes: "{shown}"' if isinstance(node, Scalar) else None)
         return str(shown), place, False
 
-    def merge(self, made: Mapping, merges: Node, path: Path) -> None:
+    def merge(self, made: Mapping, merges: Node) -> None:
         """``<<``: own keys win, then the first map of the list that has the key."""
         sources = merges.items if isinstance(merges, Sequence) else [merges]
         for source in sources:
             if not isinstance(source, Mapping):
-                raise self.problems.fail("<< wants a mapping or a list of mappings", source.location, path)
+                raise self.problems.fail("<< wants a mapping or a list of mappings", source.location,
+                                         tuple(self.path))
             for key, child in source.items.items():
                 if key not in made.items:
                     made.items[key] = child
