@@ -1,0 +1,155 @@
+"""Running one command over an overlay, in a container of its own, by a small helper process.
+
+``orchestra.runtime.create`` wants a single-threaded caller, which a build is not: so every RUN step starts
+``runner_process.py`` with the container's OCI configuration on its standard input. Closing that pipe ends
+the container, and so does the death of the builder. Output comes line by line.
+"""
+
+from __future__ import annotations
+
+import codecs
+import json
+import os
+import secrets
+import select
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from orchestra.build.problems import BuildError
+
+_LINE_LIMIT = 16 << 10
+_ENDING = 10.0
+"""Seconds the helper has to end after its container."""
+
+
+@dataclass(slots=True)
+class Spec:
+    """``lowers``: topmost first. ``scratch``: a fresh directory for the bundle and generated files."""
+
+    command: list[str]
+    env: dict[str, str]
+    cwd: str
+    uid: int
+    gid: int
+    groups: list[int]
+    network: str
+    scratch: Path
+    privileged: bool = False
+    mounts: list[dict[str, Any]] = field(default_factory=list)
+    extra_hosts: list[str] = field(default_factory=list)
+    shm_size: int | None = None
+    ulimits: dict[str, tuple[int, int]] = field(default_factory=dict)
+    lowers: list[str] = field(default_factory=list)
+    upper: str = ""
+    work: str = ""
+
+
+def run(spec: Spec, output: Callable[[str], None], stop: threading.Event) -> int:
+    """The exit status (128 + signal for a signal)."""
+    (spec.scratch / "rootfs").mkdir(exist_ok=True)
+    request = {
+        "config": config_of(spec),
+        "container_id": f"build-{secrets.token_hex(6)}",
+        "bundle": str(spec.scratch),
+    }
+    result_read, result_write = os.pipe()
+    program = Path(__file__).with_name("runner_process.py")
+    try:
+        process = subprocess.Popen(
+            [sys.executable, "-I", str(program), str(result_write)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            pass_fds=(result_write,),
+            start_new_session=True,
+        )
+    finally:
+        os.close(result_write)
+    with open(result_read, "rb") as results:
+        try:
+            _send(process, request)
+            _pump(process, output, stop)
+            return _outcome(results.read(), process)
+        finally:
+            _end(process)
+
+
+def _send(process: subprocess.Popen[bytes], request: dict[str, Any]) -> None:
+    assert process.stdin is not None
+    try:
+        process.stdin.write(json.dumps(request).encode() + b"\n")
+        process.stdin.flush()
+    except BrokenPipeError:
+        pass  # it ended already; its output tells why
+
+
+def _pump(process: subprocess.Popen[bytes], output: Callable[[str], None], stop: threading.Event) -> None:
+    """Lines of the output until its end; an abort closes the control pipe and goes on to the end."""
+    assert process.stdout is not None
+    assert process.stdin is not None
+    decoder = codecs.getincrementaldecoder("utf-8")("replace")
+    rest = ""
+    fd = process.stdout.fileno()
+    while True:
+        ready, _, _ = select.select([fd], [], [], 0.2)
+        if stop.is_set() and not process.stdin.closed:
+            process.stdin.close()
+        if not ready:
+            continue
+        data = os.read(fd, 64 << 10)
+        rest += decoder.decode(data, not data)
+        *lines, rest = rest.split("\n")
+        if len(rest) > _LINE_LIMIT:
+            lines, rest = [*lines, rest], ""
+        for line in lines:
+            output(line.rstrip("\r"))
+        if not data:
+            break
+    if rest:
+        output(rest)
+
+
+def _outcome(data: bytes, process: subprocess.Popen[bytes]) -> int:
+    try:
+        result = json.loads(data)
+    except ValueError:
+        code = process.wait(_ENDING)
+        raise BuildError(f"the helper of a RUN step ended without a result (status {code})") from None
+    if "error" in result:
+        error = result["error"]
+        path = f" {error['path']}" if error.get("path") else ""
+        raise BuildError(f"cannot start the command: {error['step']}{path}: {error['message']}")
+    return int(result["exit"])
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """Whatever happened: the helper, and with it the container, is gone afterwards."""
+    assert process.stdin is not None and process.stdout is not None
+    try:
+        process.stdin.close()
+    except BrokenPipeError:
+        pass
+    try:
+        process.wait(_ENDING)
+    except subprocess.TimeoutExpired:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    process.stdout.close()
+
+
+# --- the configuration ---------------------------------------------------------------------------
+
+
+def mount_points(spec: Spec) -> list[str]:
+    """Where the runtime mounts something, and so may have made an empty file or directory."""
+    return [str(mount["destination"]) for mount in config_of(spec)["mounts"] if mount["destination"] != "/"]
+
+
+def config_of(spec: Spec) -> dict[str, Any]:
+    return {"mounts": spec.mounts}
