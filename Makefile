@@ -2,26 +2,44 @@
 VENV ?= .venv
 PYTHON ?= python3
 BIN := $(VENV)/bin
+JOBS ?= 2
 
 help:  ## this text
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
 setup: $(VENV)/.ready  ## virtual environment and system packages for development
 
-$(VENV)/.ready: pyproject.toml
-	@sh .ci/packages
+$(VENV)/.ready: pyproject.toml .ci/packages
+	@sh .ci/packages tests
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install -q --upgrade pip
-	$(BIN)/pip install -q -e . --group dev
+	$(BIN)/pip install -q --disable-pip-version-check --upgrade 'pip>=25.1'
+	$(BIN)/pip install -q --disable-pip-version-check -e . --group dev
 	@touch $@
+
+demo:  ## install, bring the quickstart example up, look at it, take it down
+	@sh .ci/packages
+	@test -x .demo/bin/orchestra || ($(PYTHON) -m venv .demo && .demo/bin/pip install -q --disable-pip-version-check .)
+	@PYTHON=$(PYTHON) sh examples/compose/quickstart/demo.sh .demo/bin/orchestra
 
 check: setup  ## ruff, mypy, layers
 	$(BIN)/ruff check .
-	$(BIN)/ruff format --check . || true
+	$(BIN)/ruff format --check orchestra
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-test-unit: setup  ## tests that need no root
-	$(BIN)/pytest -q -n 2 tests/unit tests/property tests/conformance
+test: setup  ## the whole test suite (needs root)
+	$(BIN)/python tests/support/suite.py
 
-.PHONY: help setup check test-unit
+test-unit: setup  ## tests that need no root
+	$(BIN)/pytest -q -n $(JOBS) tests/unit tests/property tests/conformance
+
+test-integration: setup  ## real containers, networks, cgroups, registries
+	$(BIN)/pytest -q tests/integration tests/scenarios
+
+test-vm: setup  ## the cgroup v2 tests in a virtual machine (QEMU)
+	sh tests/vm/run.sh
+
+bench: setup  ## figures beside the peers that are installed
+	$(BIN)/python bench/run.py
+
+.PHONY: help setup demo check test test-unit test-integration test-vm bench
