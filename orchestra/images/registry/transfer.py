@@ -23,6 +23,7 @@ from orchestra.images.registry.client import RegistryClient
 from orchestra.images.registry.config import RegistryConfig
 from orchestra.images.registry.credentials import Credentials
 from orchestra.images.registry.fetch import Fetcher
+from orchestra.images.registry.packing import packed
 from orchestra.images.registry.problems import RegistryError
 from orchestra.images.registry.session import Session
 from orchestra.images.registry.upload import Upload, upload
@@ -185,8 +186,10 @@ def push(
     config: RegistryConfig | None = None,
     environ: Mapping[str, str] | None = None,
     chunk: int = 0,
+    compress: bool = True,
 ) -> Digest:
-    """Upload the image of that name; the digest of its manifest. ``chunk`` forces chunks of that size."""
+    """Upload the image of that name; the digest of its manifest. ``chunk`` forces chunks of that size;
+    plain layers are compressed first unless ``compress`` is off."""
     wanted = Reference.parse(reference) if isinstance(reference, str) else reference
     image = store.resolve(str(wanted))
     if image is None:
@@ -198,6 +201,8 @@ def push(
     sink(Progress(name, "Pushing"))
     try:
         with Session(environ=environ, config=config, auth=auth) as session, store.lease():
+            if compress:
+                image = packed(store, image, sink=sink)
             _push(store, image, wanted, session, sink, chunk)
     except OrchestraError as error:
         sink(Progress(name, "Error", Status.ERROR, error.brief))

@@ -436,3 +436,19 @@ class TestPush:
     def test_unknown_image(self, store: ImageStore, env: dict[str, str]) -> None:
         with pytest.raises(NotFoundError):
             push(store, "127.0.0.1:1/app:1", environ=env)
+
+    def test_plain_layers_travel_compressed(
+        self, store: ImageStore, registry: Registry, env: dict[str, str]
+    ) -> None:
+        with Registry() as source:
+            source.add_image("app", "1", [ONE], compression="none")
+            image = pull(store, f"{source.host}/app:1", environ=env)
+        name = f"{registry.host}/app:1"
+        store.tag(image.id, name)
+        digest = push(store, name, environ=env)
+        layers = json.loads(registry.manifests["app"]["1"][1])["layers"]
+        assert layers[0]["mediaType"].endswith("+gzip")
+        assert push(store, name, environ=env) == digest
+        other = ImageStore(store.root.parent / "other")
+        assert pull(other, name, environ=env).id == image.id
+        assert contents(other, name)["data"] == NOISE
