@@ -42,7 +42,7 @@ def read_elf(path: str) -> Elf | None:
             if len(head) < 52 or head[:4] != b"\x7fELF":
                 return None
             return _Parser(path, head, stream.fileno()).elf()
-    except (struct.error, IndexError, ValueError):
+    except (struct.error, IndexError, ValueError, OverflowError):
         raise ImageError(f"{path} is a damaged ELF file") from None
 
 
@@ -68,7 +68,7 @@ class _Parser:
                 self._unpack("I", self._head[28:32])[0],
                 *self._unpack("HH", self._head[42:46]),
             )
-        table = os.pread(self._fd, size * count, offset)
+        table = os.pread(self._fd, min(size * count, 1 << 20), offset)
         segments = [self._segment(table[n * size : (n + 1) * size]) for n in range(count)]
         interpreter = ""
         dynamic = b""

@@ -258,6 +258,21 @@ def _copy_look(source: int, target: int) -> None:
     os.utime(target, ns=(found.st_atime_ns, found.st_mtime_ns))
 
 
+def dress_upper(upper: Path, lowers: Sequence[Path]) -> None:
+    """Give a container's new upper directory the look (mode, owner, attributes) of the image's root: it
+    *is* the container's root, and overlayfs does not copy that one up."""
+    if lowers:
+        target = os.open(upper, _DIRECTORY_FLAGS)
+        try:
+            source = os.open(lowers[-1], _DIRECTORY_FLAGS)
+            try:
+                _copy_look(source, target)
+            finally:
+                os.close(source)
+        finally:
+            os.close(target)
+
+
 def remove_tree(path: Path) -> None:
     """Delete a directory of the store, whatever modes its inside has."""
 

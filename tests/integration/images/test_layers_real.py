@@ -1,0 +1,280 @@
+"""Layers with everything a root file system has, real overlay mounts, and other programs' views of them."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import random
+import shutil
+import stat
+import struct
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.trees import archive, snapshot
+
+from orchestra.images import layer
+from orchestra.images.archive import load, save
+from orchestra.images.commit import NewLayer, extend, layer_of_tree, store_layer
+from orchestra.images.compress import chunks
+from orchestra.images.config import Settings
+from orchestra.images.diff import TreeOptions, changes, write_tree
+from orchestra.images.fromhost import HostOptions, from_host
+from orchestra.images.rootfs import dress_upper, lowerdirs
+from orchestra.images.store import ImageStore
+
+pytestmark = pytest.mark.root
+
+CAPABILITY = struct.pack("<IIIII", 0x02000001, 1 << 13, 0, 0, 0)  # cap_net_raw+ep
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> ImageStore:
+    return ImageStore(tmp_path / "images")
+
+
+@contextlib.contextmanager
+def overlay(lowers: list[Path], base: Path) -> Iterator[Path]:
+    """A mounted overlay of ``lowers`` (lowest first) with an upper directory ``base/upper``."""
+    for name in ("upper", "work", "merged"):
+        (base / name).mkdir(parents=True)
+    dress_upper(base / "upper", lowers)
+    options = f"lowerdir={':'.join(lowerdirs(lowers))},upperdir={base}/upper,workdir={base}/work"
+    options += ",redirect_dir=off,metacopy=off,index=off"
+    subprocess.run(["mount", "-t", "overlay", "overlay", "-o", options, str(base / "merged")], check=True)
+    try:
+        yield base / "merged"
+    finally:
+        subprocess.run(["umount", str(base / "merged")], check=True)
+
+
+def everything(folder: Path) -> None:
+    """A tree with one of each."""
+    folder.mkdir()
+    (folder / "file").write_bytes(b"content")
+    os.setxattr(folder / "file", "security.capability", CAPABILITY)
+    os.setxattr(folder / "file", "user.note", b"\0\xff")
+    os.setxattr(folder / "file", "trusted.note", b"t")
+    os.link(folder / "file", folder / "hard")
+    (folder / "setuid").write_bytes(b"x")
+    os.chown(folder / "setuid", 70_000, 4_000_000_000)
+    (folder / "setuid").chmod(0o6755)
+    os.mknod(folder / "null", stat.S_IFCHR | 0o666, os.makedev(1, 3))
+    os.mknod(folder / "disk", stat.S_IFBLK | 0o660, os.makedev(259, 70_000))
+    os.mkfifo(folder / "fifo", 0o622)
+    (folder / "link").symlink_to("../outside")
+    os.lchown(folder / "link", 5, 6)
+    os.setxattr(folder / "link", "trusted.note", b"on a link", follow_symlinks=False)
+    (folder / "sticky").mkdir()
+    (folder / "sticky").chmod(0o1777)
+    (folder / "closed").mkdir()
+    (folder / "closed" / "in").write_text("x")
+    (folder / "closed").chmod(0o000)
+    (folder / "setgid").mkdir()
+    (folder / "setgid" / "in").write_text("x")
+    os.chown(folder / "setgid", 0, 33)
+    (folder / "setgid").chmod(0o2775)
+    (folder / ("long" * 50)).write_text("long")
+    with open(folder / "sparse", "wb") as stream:
+        stream.truncate(50 << 20)
+    for path in folder.rglob("*"):
+        os.utime(path, ns=(0, 1_500_000_000_123_456_789), follow_symlinks=False)
+
+
+def test_everything_survives(tmp_path: Path) -> None:
+    everything(tmp_path / "source")
+    stream = io.BytesIO()
+    write_tree(tmp_path / "source", stream.write, TreeOptions(exact_times=True))
+    stream.seek(0)
+    (tmp_path / "target").mkdir()
+    result = layer.apply(chunks(stream), tmp_path / "target")
+    assert result.warnings == []
+    assert snapshot(tmp_path / "target") == snapshot(tmp_path / "source")
+
+
+def test_gnu_tar_agrees(tmp_path: Path) -> None:
+    """Our archive read by tar, and tar's archive read by us."""
+    everything(tmp_path / "source")
+    want = snapshot(tmp_path / "source", times=False)
+    (tmp_path / "ours").mkdir()
+    (tmp_path / "theirs").mkdir()
+    flags = ["--xattrs", "--xattrs-include=*", "--numeric-owner"]
+    data = subprocess.run(
+        ["tar", "-C", str(tmp_path / "source"), "-cS", "--format=posix", *flags, "."],
+        stdout=subprocess.PIPE, check=True,
+    ).stdout  # fmt: skip
+    layer.apply(chunks(io.BytesIO(data)), tmp_path / "ours")
+    ours = snapshot(tmp_path / "ours", times=False)
+    assert {path: ours[path] for path in ours if path != "link"} == {
+        path: want[path] for path in want if path != "link"
+    }
+    stream = io.BytesIO()
+    write_tree(tmp_path / "source", stream.write)
+    subprocess.run(
+        ["tar", "-C", str(tmp_path / "theirs"), "-xp", "--same-owner", *flags],
+        input=stream.getvalue(), check=True,
+    )  # fmt: skip
+    theirs = snapshot(tmp_path / "theirs", times=False)
+    for path in want:
+        if path != "link":  # tar sets no attributes on links
+            assert theirs[path] == want[path], path
+
+
+def random_changes(root: Path, dice: random.Random, count: int) -> None:
+    """Do things to a tree as containers do."""
+    for number in range(count):
+        folders = [root, *sorted(path for path in root.rglob("*") if path.is_dir() and not path.is_symlink())]
+        files = sorted(path for path in root.rglob("*") if path.is_symlink() or not path.is_dir())
+        folder = dice.choice(folders)
+        what = dice.choice(["file", "file", "dir", "link", "hard", "remove", "rmtree", "replace", "chmod",
+                            "append", "xattr", "swap"])  # fmt: skip
+        path = folder / f"n{dice.randrange(12)}"
+        with contextlib.suppress(OSError):  # a name taken, a loop of links
+            if what == "file":
+                path.write_bytes(dice.randbytes(dice.randrange(3000)))
+            elif what == "dir":
+                path.mkdir()
+            elif what == "link":
+                path.symlink_to(f"n{dice.randrange(12)}")
+            elif what == "hard" and files and not files[0].is_symlink():
+                os.link(files[0], path)
+            elif what == "remove" and files:
+                dice.choice(files).unlink()
+            elif what in ("rmtree", "replace") and len(folders) > 1:
+                victim = dice.choice(folders[1:])
+                shutil.rmtree(victim)
+                if what == "replace":
+                    victim.mkdir()
+                    (victim / f"fresh{number}").write_text("fresh")
+            elif what == "chmod" and files and not files[-1].is_symlink():
+                files[-1].chmod(dice.choice([0o600, 0o4755, 0o444]))
+            elif what == "append" and files and files[0].is_file() and not files[0].is_symlink():
+                with open(files[0], "ab") as stream:
+                    stream.write(b"more")
+            elif what == "xattr":
+                os.setxattr(folder, "user.mark", b"%d" % number)
+            elif what == "swap" and files:
+                victim = dice.choice(files)
+                victim.unlink()
+                victim.mkdir()
+                (victim / "was-a-file").write_text("x")
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_stacks_equal_what_was_built(store: ImageStore, tmp_path: Path, seed: int) -> None:
+    """Each round changes a container, its upper directory becomes a layer; the stack of unpacked layers
+    shows the same tree, and so does what umoci unpacks, where it is installed."""
+    dice = random.Random(seed)
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    made: list[NewLayer] = []
+    image = None
+    want: dict[str, Any] = {}
+    for number in range(4):
+        lowers = store.layers(image) if image else [empty]
+        with overlay(lowers, tmp_path / f"round{number}") as merged:
+            random_changes(merged, dice, 25)
+            want = snapshot(merged, times=False)
+            listed = {
+                (change.path, change.kind) for change in changes(tmp_path / f"round{number}/upper", lowers)
+            }
+            _check_changes(listed, lowers, merged)
+        made.append(layer_of_tree(store, tmp_path / f"round{number}/upper", TreeOptions(upper=True)))
+        image = extend(store, None, made, Settings(), history=[], created=0, names=["stack:1"])
+    assert image is not None
+    with overlay(store.layers(image), tmp_path / "final") as merged:
+        got = snapshot(merged, times=False)
+    assert {path: value[:6] for path, value in got.items()} == {
+        path: value[:6] for path, value in want.items()
+    }
+    if shutil.which("umoci"):
+        other = _umoci_view(store, tmp_path)
+        strip = {path: (*value[:3], *value[4:5]) for path, value in got.items() if path != "."}
+        assert {path: (*value[:3], *value[4:5]) for path, value in other.items() if path != "."} == strip
+
+
+def _check_changes(listed: set[tuple[str, str]], lowers: list[Path], merged: Path) -> None:
+    for path, kind in listed:
+        exists = os.path.lexists(f"{merged}{path}")
+        assert exists == (kind != "D"), (path, kind)
+        below = any(os.path.lexists(f"{lower}{path}") for lower in lowers)
+        if kind in "CD":
+            assert below, (path, kind)
+
+
+def _umoci_view(store: ImageStore, tmp_path: Path) -> dict[str, Any]:
+    layout = tmp_path / "layout"
+    layout.mkdir()
+    stream = io.BytesIO()
+    save(store, ["stack:1"], stream.write, docker=False)
+    subprocess.run(["tar", "-C", str(layout), "-x"], input=stream.getvalue(), check=True)
+    index = json.loads((layout / "index.json").read_text())
+    index["manifests"][0]["annotations"] = {"org.opencontainers.image.ref.name": "one"}
+    (layout / "index.json").write_text(json.dumps(index))
+    bundle = tmp_path / "bundle"
+    subprocess.run(
+        ["umoci", "unpack", "--image", f"{layout}:one", str(bundle)], check=True, capture_output=True
+    )
+    return snapshot(bundle / "rootfs", times=False)
+
+
+def test_whiteouts_hide_and_opaque_directories_replace(store: ImageStore, tmp_path: Path) -> None:
+    data = [
+        archive(("d/old", "file"), ("gone", "file"), ("keep", "file"), ("tree/deep/x", "file")),
+        archive(
+            ("d/.wh..wh..opq", "file"), ("d/new", "file"), (".wh.gone", "file"), ("tree/deep/.wh.x", "file")
+        ),
+    ]
+    made = [store_layer(store, lambda sink, part=part: sink(part)) for part in data]
+    image = extend(store, None, made, Settings(), history=[], created=0)
+    with overlay(store.layers(image), tmp_path / "mount") as merged:
+        shown = sorted(str(path.relative_to(merged)) for path in merged.rglob("*"))
+    assert shown == ["d", "d/new", "keep", "tree", "tree/deep"]
+
+
+@pytest.mark.peer
+def test_skopeo_reads_and_writes_our_archives(store: ImageStore, tmp_path: Path) -> None:
+    if not shutil.which("skopeo"):
+        pytest.skip("skopeo is not installed")
+    everything(tmp_path / "source")
+    made = layer_of_tree(store, tmp_path / "source")
+    image = extend(store, None, [made], Settings(cmd=["x"]), history=[], created=0, names=["mine:1"])
+    for form in ("docker-archive", "oci-archive"):
+        ours, theirs = tmp_path / f"{form}.tar", tmp_path / f"{form}-back.tar"
+        with open(ours, "wb") as stream:
+            save(store, ["mine:1"], stream.write, docker=form == "docker-archive")
+        for target in ("docker-archive", "oci-archive"):
+            theirs.unlink(missing_ok=True)
+            subprocess.run(
+                ["skopeo", "--insecure-policy", "copy", f"{form}:{ours}", f"{target}:{theirs}:mine:2"],
+                check=True, capture_output=True,
+            )  # fmt: skip
+            other = ImageStore(tmp_path / f"other-{form}-{target}")
+            with open(theirs, "rb") as stream:
+                (loaded,) = load(other, stream)
+            assert loaded.tags == ["mine:2"] and loaded.diff_ids == image.diff_ids
+            if target == form:
+                assert loaded.id == image.id
+            got = snapshot(other.layers(loaded)[0], times=False)
+            assert got == snapshot(store.layers(image)[0], times=False)
+
+
+def test_programs_of_this_machine_run(store: ImageStore, tmp_path: Path) -> None:
+    python = shutil.which("python3", path="/usr/bin:/usr/local/bin")
+    options = HostOptions(bins=["sh", "cat", "ls", *(["python3"] if python else [])])
+    image = from_host(store, "tools", options)
+    with overlay(store.layers(image), tmp_path / "mount") as merged:
+
+        def run(*words: str) -> str:
+            done = subprocess.run(["chroot", str(merged), *words], capture_output=True, text=True, check=True)
+            return done.stdout
+
+        assert run("/bin/sh", "-c", "echo $((1+2)); ls / | cat").splitlines()[0] == "3"
+        if python:
+            code = "import json, hashlib, socket, ctypes, threading, zlib; print(hashlib.sha256(b'').hexdigest())"
+            assert run("python3", "-c", code).startswith("e3b0c442")
