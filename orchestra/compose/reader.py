@@ -11,6 +11,7 @@ the node as ``tag``. Hostile input is bounded by :data:`MAX_DEPTH`, :data:`MAX_N
 from __future__ import annotations
 
 import base64
+import math
 import re
 from typing import Any
 
@@ -186,6 +187,9 @@ class _Reader:
                 self.problems.error(
                     f"{text} is a date for YAML, not text", made.location, tuple(self.path),
                     hint=f'put it in quotes: "{text}"')
+            elif isinstance(value, float) and not math.isfinite(value):
+                self.problems.error(f"{text} is no finite number", made.location, tuple(self.path),
+                                    hint=f'put it in quotes if text is meant: "{text}"')
         return made
 
     def tagged(self, tag: str, event: Any) -> Value:

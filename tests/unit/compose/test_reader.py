@@ -93,6 +93,10 @@ def test_date_is_refused_but_not_below_an_extension() -> None:
     assert problems_of("x-a: {b: [2001-01-01]}\nc: 2001-01-01\n") == ["2:4 2001-01-01 is a date for YAML, not text"]
 
 
+def test_numbers_are_finite() -> None:
+    assert problems_of("a: .inf\nb: [.nan]\nc: '.inf'\n") == ["1:4 .inf is no finite number", "2:5 .nan is no finite number"]
+
+
 def test_merge_key_own_keys_win_then_the_first_map() -> None:
     text = "a: &a {k: 1, z: 2}\nb: &b {k: 3, n: 4}\nc:\n  z: 9\n  <<: [*a, *b, {m: 5}]\n"
     assert plain(get(read(text), ("c",))) == {"z": 9, "k": 1, "n": 4, "m": 5}
