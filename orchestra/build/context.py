@@ -126,7 +126,7 @@ def unpack_tar(path: Path, root: Path) -> None:
         raise BuildError(f"unsafe member in the archive: {error}") from None
     except tarfile.ReadError:
         raise
-    except (tarfile.TarError, EOFError, OSError) as error:
+    except (tarfile.TarError, EOFError, OSError, KeyError) as error:
         raise BuildError(f"cannot unpack the build context: {error}") from None
 
 

@@ -22,6 +22,8 @@ from pathlib import Path
 from typing import Any
 
 from orchestra.build.problems import BuildError
+from orchestra.linux import caps
+from orchestra.runtime import defaults
 
 _LINE_LIMIT = 16 << 10
 _ENDING = 10.0
@@ -146,10 +148,80 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 # --- the configuration ---------------------------------------------------------------------------
 
 
+_MORE_CAPABILITIES = ("CAP_AUDIT_WRITE", "CAP_MKNOD", "CAP_NET_RAW")
+"""What package managers use in builds, and docker gives them."""
+
+
 def mount_points(spec: Spec) -> list[str]:
     """Where the runtime mounts something, and so may have made an empty file or directory."""
     return [str(mount["destination"]) for mount in config_of(spec)["mounts"] if mount["destination"] != "/"]
 
 
 def config_of(spec: Spec) -> dict[str, Any]:
-    return {"mounts": spec.mounts}
+    """The container's OCI configuration."""
+    names = (
+        tuple(caps.names(caps.bounding()))
+        if spec.privileged
+        else (*defaults.CAPABILITIES, *_MORE_CAPABILITIES)
+    )
+    config: dict[str, Any] = {
+        "ociVersion": "1.2.0",
+        "process": {
+            "terminal": False,
+            "user": {"uid": spec.uid, "gid": spec.gid, "additionalGids": spec.groups},
+            "args": spec.command,
+            "env": [f"{name}={text}" for name, text in spec.env.items()],
+            "cwd": spec.cwd,
+            "capabilities": defaults.capabilities(names=names, root=spec.uid == 0),
+            "noNewPrivileges": False,
+            "rlimits": [
+                {"type": f"RLIMIT_{name.upper()}", "soft": soft, "hard": hard}
+                for name, (soft, hard) in spec.ulimits.items()
+            ],
+        },
+        "root": {"path": str(spec.scratch / "rootfs"), "readonly": False},
+        "hostname": "build",
+        "mounts": [_root(spec), *defaults.mounts(shm_size=spec.shm_size or defaults.SHM_SIZE, cgroup=False)],
+        "linux": {
+            "namespaces": [{"type": kind} for kind in _namespaces(spec)],
+            "maskedPaths": [] if spec.privileged else defaults.masked_paths(),
+            "readonlyPaths": [] if spec.privileged else defaults.readonly_paths(),
+        },
+    }
+    config["mounts"] += [*_host_files(spec), *spec.mounts]
+    if not spec.privileged:
+        from orchestra.runtime.seccomp import default_profile
+
+        config["linux"]["seccomp"] = default_profile(names)
+    return config
+
+
+def _namespaces(spec: Spec) -> list[str]:
+    kinds = ["pid", "ipc", "uts", "mount"]
+    return [*kinds, "network"] if spec.network == "none" else kinds
+
+
+def _root(spec: Spec) -> dict[str, Any]:
+    """The overlay; without features that would make the upper directory depend on the lower ones."""
+    options = [f"lowerdir={':'.join(spec.lowers)}", f"upperdir={spec.upper}", f"workdir={spec.work}"]
+    options += ["redirect_dir=off", "metacopy=off", "index=off", "volatile"]
+    return {"destination": "/", "type": "overlay", "source": "overlay", "options": options}
+
+
+def _host_files(spec: Spec) -> list[dict[str, Any]]:
+    """``/etc/hosts`` and, with a network, ``/etc/resolv.conf``."""
+    hosts = spec.scratch / "hosts"
+    lines = ["127.0.0.1\tlocalhost", "::1\tlocalhost ip6-localhost ip6-loopback"]
+    for entry in spec.extra_hosts:
+        name, _, address = entry.replace("=", ":", 1).partition(":")
+        shown = "127.0.0.1" if address == "host-gateway" else address.strip("[]")
+        lines.append(f"{shown}\t{name}")
+    hosts.write_text("".join(f"{line}\n" for line in lines))
+    found = [("/etc/hosts", hosts)]
+    resolver = Path("/etc/resolv.conf")
+    if spec.network != "none" and resolver.exists():
+        found.append(("/etc/resolv.conf", Path(os.path.realpath(resolver))))
+    return [
+        {"destination": target, "type": "bind", "source": str(source), "options": ["bind", "ro"]}
+        for target, source in found
+    ]
