@@ -11,12 +11,11 @@ import json
 import os
 import secrets
 from collections.abc import Iterator
-from dataclasses import dataclass
-from enum import Enum
 from typing import TYPE_CHECKING
 
 from orchestra.errors import NotFoundError
 from orchestra.events import Progress, Sink, Status
+from orchestra.images.checktrees import AGAIN, Finding, Kind, check_trees
 from orchestra.images.digest import is_digest, short
 from orchestra.images.image import make_image
 from orchestra.images.manifest import Descriptor, Manifest, parse_manifest
@@ -29,32 +28,13 @@ if TYPE_CHECKING:
 _SMALL = 4 << 20
 
 
-class Kind(Enum):
-    BLOB = "damaged blob"
-    IMAGE = "incomplete image"
-    LAYER = "damaged layer"
-    INDEX = "damaged list of images"
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One problem; ``mended`` says that it is one no more."""
-
-    kind: Kind
-    name: str
-    text: str
-    mended: bool = False
-
-    def __str__(self) -> str:
-        return f"{self.kind.value} {self.name}: {self.text}{' (mended)' if self.mended else ''}"
-
-
 def check(store: ImageStore, *, mend: bool, sink: Sink) -> list[Finding]:
     findings = list(_check_blobs(store, mend, sink))
     with store.lease():
         findings += _check_index(store, mend)
         findings += _check_images(store, mend)
         findings += _check_layers(store, mend)
+        findings += check_trees(store, mend=mend, sink=sink)
     return findings
 
 
@@ -160,6 +140,6 @@ def _check_layers(store: ImageStore, mend: bool) -> list[Finding]:
             problem = str(error)
         if mend:
             os.rename(path, store.trash_dir / secrets.token_hex(8))
-        text = f"{problem}; it is unpacked again when needed"
+        text = f"{problem}; {AGAIN}"
         findings.append(Finding(Kind.LAYER, short(f"sha256:{name}"), text, mend))
     return findings

@@ -437,6 +437,7 @@ class _Applier:
         if entry is None:
             self.result.implied.append(path)
             os.fchmod(fd, 0o755)
+            os.utime(fd, ns=(0, 0))  # the same for everybody who unpacks it
             return
         if self._owners and (entry.uid or entry.gid):
             os.fchown(fd, entry.uid, entry.gid)

@@ -21,14 +21,11 @@ import stat
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from orchestra.events import Progress, Sink, Status, nowhere
-from orchestra.images import layer as layers
-from orchestra.images.compress import Readable, ahead, chunks
 from orchestra.images.digest import Digest, hex_of, new_hash, short
 from orchestra.images.locks import acquire
 from orchestra.images.manifest import Descriptor
@@ -36,6 +33,10 @@ from orchestra.images.mediatype import Compression, layer_compression
 from orchestra.images.problems import DigestError, LayerError, from_os_error
 
 if TYPE_CHECKING:
+    from concurrent.futures import Future
+
+    from orchestra.images import layer as layers
+    from orchestra.images.compress import Readable
     from orchestra.images.image import Image
     from orchestra.images.store import ImageStore
 
@@ -84,6 +85,8 @@ def unpack(
     store: ImageStore, image: Image, *, sink: Sink = nowhere, limits: layers.Limits | None = None
 ) -> list[Path]:
     """The directories of all layers, lowest first; unpacks what is missing, several at a time."""
+    from concurrent.futures import ThreadPoolExecutor
+
     chain = image.chain_ids
     paths = [layer_dir(store, chain_id) / "fs" for chain_id in chain]
     if all(is_unpacked(store, chain_id) for chain_id in chain):
@@ -155,6 +158,9 @@ def stage(
 ) -> Staged:
     """Unpack ``stream`` aside and verify its diff id (not if ``trusted``: verified already). The caller
     holds :func:`layer_lock`. ``compression`` None looks at the first bytes."""
+    from orchestra.images.compress import ahead, chunks
+    from orchestra.images.layer import ApplyOptions, apply
+
     folder = store.blobs.ingest / f"layer-{hex_of(chain_id)}"
     remove_tree(folder)
     hasher = new_hash(diff_id)
@@ -169,7 +175,7 @@ def stage(
         os.makedirs(folder / "fs", mode=0o700)
         plain = ahead(hashed())
         try:
-            applied = layers.apply(plain, folder / "fs", layers.ApplyOptions.for_process(limits))
+            applied = apply(plain, folder / "fs", ApplyOptions.for_process(limits))
         finally:
             plain.close()  # type: ignore[attr-defined]
         if not trusted and hasher.hexdigest() != hex_of(diff_id):
@@ -188,7 +194,7 @@ def publish(store: ImageStore, staged: Staged, lowers: Sequence[Path]) -> Path:
     fs = staged.folder / "fs"
     try:
         for path in staged.applied.implied:
-            _look_like_below(fs, path, lowers)
+            look_like_below(fs, path, lowers)
         data = {
             "diff_id": staged.diff_id,
             "size": staged.applied.size,
@@ -227,7 +233,7 @@ def _open_below(root: Path, path: bytes) -> int | None:
     return fd
 
 
-def _look_like_below(fs: Path, path: bytes, lowers: Sequence[Path]) -> None:
+def look_like_below(fs: Path, path: bytes, lowers: Sequence[Path]) -> None:
     """Mode, owner, times and attributes of an implied directory from the topmost layer that has it."""
     target = _open_below(fs, path)
     if target is None:
@@ -294,6 +300,8 @@ class LiveUnpack:
         self, store: ImageStore, chain_id: Digest, diff_id: Digest, media_type: str,
         *, limits: layers.Limits | None = None,
     ) -> None:  # fmt: skip
+        from concurrent.futures import Future
+
         layer_compression(media_type)  # refuses what is no layer
         self._line: queue.Queue[bytes | None] = queue.Queue(16)
         self._rest = b""

@@ -37,7 +37,7 @@ from orchestra.images.reference import Reference
 from orchestra.images.refs import Catalog, Entry, Refs
 
 if TYPE_CHECKING:
-    from orchestra.images.check import Finding
+    from orchestra.images.checktrees import Finding
     from orchestra.images.gc import GcReport, PruneFilter, PruneReport
     from orchestra.images.usage import DiskUsage
     from orchestra.paths import Paths

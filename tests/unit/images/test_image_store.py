@@ -270,6 +270,22 @@ def test_check_and_mend(store: ImageStore) -> None:
     assert (store.layers(store.get("other"))[1] / "top").read_bytes() == b"2"
 
 
+def test_a_changed_layer_is_noticed(store: ImageStore) -> None:
+    image = make(store, "app")
+    top = store.layers(image)[1]
+    assert store.check() == []
+    stamp = (top / "top").stat().st_mtime_ns
+    (top / "top").write_bytes(b"2")
+    os.utime(top / "top", ns=(stamp, stamp))
+    (finding,) = ImageStore(store.root, in_use=lambda: [image.id]).check(mend=True)
+    assert "top was changed" in str(finding) and not finding.mended
+    (finding,) = store.check(mend=True)
+    assert finding.mended
+    assert (store.layers(image)[1] / "top").read_bytes() == b"1"
+    (store.layers(image)[0] / "extra").touch()
+    assert "extra is new" in str(store.check()[0])
+
+
 def test_a_damaged_list_is_rebuilt(store: ImageStore) -> None:
     image = make(store, "app")
     (store.root / "index.json").write_text("{")
