@@ -122,7 +122,7 @@ class State:
 
     def _unpacked(self, chain_id: Digest, layer: NewLayer, lowers: list[Path]) -> Path:
         store = self.shared.store
-        if not rootfs.is_unpacked(store, chain_id):
+        if not rootfs.keep_layer(store, chain_id):
             with rootfs.layer_lock(store, chain_id):
                 if not rootfs.is_unpacked(store, chain_id):
                     with store.blobs.open(layer.descriptor.digest, layer.descriptor.size) as stream:
@@ -138,7 +138,7 @@ class State:
         store = self.shared.store
         chain = self.chain
         lowers = self.directories_below(len(chain) - 1)
-        if not rootfs.is_unpacked(store, chain[-1]):
+        if not rootfs.keep_layer(store, chain[-1]):
             with rootfs.layer_lock(store, chain[-1]):
                 if not rootfs.is_unpacked(store, chain[-1]):
                     applied = Applied()

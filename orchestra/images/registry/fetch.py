@@ -72,7 +72,7 @@ class Fetcher:
 
     def _claim(self, held: contextlib.ExitStack, digest: str, chain_id: Digest) -> bool:
         """Whether this layer is ours to unpack while it is downloaded. Lowest first, as rootfs.py does."""
-        if self.store.blobs.has(digest) or rootfs.is_unpacked(self.store, chain_id):
+        if self.store.blobs.has(digest) or rootfs.keep_layer(self.store, chain_id):
             return False
         held.enter_context(rootfs.layer_lock(self.store, chain_id))
         return not rootfs.is_unpacked(self.store, chain_id)
