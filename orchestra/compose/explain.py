@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from orchestra.compose.loader import Loaded
-from orchestra.compose.tree import Mapping, Node, Path, Scalar, Sequence, path_text, plain
+from orchestra.compose.tree import Mapping, Node, Path, Scalar, Sequence, path_text, plain, scalar_text
 from orchestra.errors import Location
 
 
@@ -103,9 +103,11 @@ def _find(node: Node, parts: list[str], path: Path, root: Mapping) -> tuple[Path
     if not parts:
         return path, node
     if isinstance(node, Sequence):
-        if not parts[0].isdecimal() or int(parts[0]) >= len(node.items):
-            return None
+        if not parts[0].isdecimal():
+            return _item(node, ".".join(parts), path)
         index = int(parts[0])
+        if index >= len(node.items):
+            return None
         return _find(node.items[index], parts[1:], (*path, index), root)
     if isinstance(node, Mapping):
         for length in range(len(parts), 0, -1):
@@ -114,4 +116,12 @@ def _find(node: Node, parts: list[str], path: Path, root: Mapping) -> tuple[Path
                 found = _find(node.items[key], parts[length:], (*path, key), root)
                 if found is not None:
                     return found
+    return None
+
+
+def _item(node: Sequence, key: str, path: Path) -> tuple[Path, Node] | None:
+    """The item ``key=…`` of a list that stands for a map."""
+    for index, item in enumerate(node.items):
+        if isinstance(item, Scalar) and scalar_text(item.value).partition("=")[0] == key:
+            return (*path, index), item
     return None
