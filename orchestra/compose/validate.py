@@ -1,0 +1,2 @@
+"""x"""
+def validate(tree, problems): pass
