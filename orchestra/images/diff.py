@@ -24,11 +24,14 @@ from orchestra.images.tar import (
     FIFO,
     LINK,
     REGULAR,
+    SPARSE_LIMIT,
     SYMLINK,
 )  # fmt: skip
 from orchestra.images.tarwrite import Member, TarWriter
 
 _DIRECTORY_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_SPARSE_GAIN = 1 << 20
+"""Bytes that must be won before a file is stored as sparse."""
 _OVERLAY = ("trusted.overlay.", "user.overlay.")
 
 
@@ -150,7 +153,11 @@ class _Walk:
             member = self._member(full, found, REGULAR)
             member.size = found.st_size
             member.xattrs = self._xattrs(fd)
-            self._writer.add_file(member, fd)
+            segments = _segments(fd, found)
+            if segments is None:
+                self._writer.add_file(member, fd)
+            else:
+                self._writer.add_sparse(member, fd, segments)
         finally:
             os.close(fd)
 
@@ -202,6 +209,28 @@ class _Walk:
                 f"the upper directory uses overlayfs's {name.rpartition('.')[2]}",
                 hint="mount the overlay with redirect_dir=off,metacopy=off",
             )
+
+
+def _segments(fd: int, found: os.stat_result) -> list[tuple[int, int]] | None:
+    """Where a file with large holes has data; None for others."""
+    if found.st_blocks * 512 + _SPARSE_GAIN > found.st_size:
+        return None
+    segments: list[tuple[int, int]] = []
+    position = 0
+    while position < found.st_size:
+        try:
+            start = os.lseek(fd, position, os.SEEK_DATA)
+        except OSError as error:
+            if error.errno == errno.ENXIO:  # only a hole from here on
+                break
+            return None
+        position = min(os.lseek(fd, start, os.SEEK_HOLE), found.st_size)
+        if position > start:
+            segments.append((start, position - start))
+        if len(segments) > SPARSE_LIMIT // 2:
+            os.lseek(fd, 0, os.SEEK_SET)
+            return None
+    return segments
 
 
 def _list_link(path: bytes) -> list[str]:

@@ -29,13 +29,15 @@ _WHITEOUT = b".wh."
 _OPAQUE = b".wh..wh..opq"
 _LINK_LIMIT = 40
 _OPEN_DIRECTORIES = 200
+_ID_LIMIT = (1 << 32) - 2
+_TIME_LIMIT = (1 << 40) * 1_000_000_000
 _DIRECTORY_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Bounds of one layer against bombs."""
+    """Bounds of one layer against bombs; ``size`` counts the plain bytes of the archive."""
 
     entries: int = 5_000_000
     size: int = 256 << 30
@@ -79,11 +81,13 @@ def apply(chunks: Iterable[bytes], root: Path, options: ApplyOptions | None = No
     """Unpack the plain tar ``chunks`` into the directory ``root``, which must be the caller's own."""
     applier = _Applier(root, options or ApplyOptions.for_process())
     try:
-        for entry in tar.entries(chunks):
+        for entry in tar.entries(chunks, limit=applier.limits.size):
             applier.take(entry)
         applier.finish()
     except OSError as error:
         raise _explained(error, applier.current) from error
+    except (OverflowError, ValueError) as error:
+        raise LayerError(f"cannot unpack {printable(applier.current)}: {error}") from error
     finally:
         applier.close()
     return applier.result
@@ -129,6 +133,7 @@ class _Applier:
     def __init__(self, root: Path, options: ApplyOptions) -> None:
         self._options = options
         self._owners = options.owners
+        self.limits = options.limits
         self._root = os.open(root, _DIRECTORY_FLAGS)
         self._open: dict[bytes, int] = {}
         self._directories: dict[bytes, _Directory] = {b"": _Directory()}
@@ -175,13 +180,15 @@ class _Applier:
             self._warn(f"{printable(path)}: members of type {kind!r} are left out")
 
     def _count(self, entry: Entry) -> None:
-        result, limits = self.result, self._options.limits
+        result = self.result
         result.entries += 1
         result.size += entry.stored
-        if result.entries > limits.entries:
-            raise LayerError(f"layer has more than {limits.entries} members")
-        if result.size > limits.size:
-            raise LayerError(f"layer has more than {limits.size} bytes")
+        if result.entries > self.limits.entries:
+            raise LayerError(f"layer has more than {self.limits.entries} members")
+        if not (0 <= entry.uid <= _ID_LIMIT and 0 <= entry.gid <= _ID_LIMIT):
+            raise LayerError(f"member {printable(entry.name)} has an impossible owner")
+        if not -_TIME_LIMIT < entry.mtime < _TIME_LIMIT:
+            entry.mtime = 0
 
     def _warn(self, text: str) -> None:
         if len(self.result.warnings) < 100:
@@ -257,6 +264,8 @@ class _Applier:
             os.close(source)
 
     def _node(self, entry: Entry, parent: int, base: bytes, path: bytes) -> None:
+        if not (0 <= entry.major < 1 << 12 and 0 <= entry.minor < 1 << 20):
+            raise LayerError(f"member {printable(entry.name)} has an impossible device number")
         kinds = {tar.CHARACTER: stat.S_IFCHR, tar.BLOCK_DEVICE: stat.S_IFBLK, tar.FIFO: stat.S_IFIFO}
         device = os.makedev(entry.major, entry.minor) if entry.kind != tar.FIFO else 0
         if entry.kind == tar.CHARACTER and device == 0:

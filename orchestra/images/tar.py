@@ -21,6 +21,8 @@ BLOCK = 512
 META_LIMIT = 1 << 20
 """Bytes of one PAX header or GNU long name."""
 SPARSE_LIMIT = 1 << 16
+EXTENDED_LIMIT = 32
+"""Extended headers before one member."""
 
 REGULAR, LINK, SYMLINK, CHARACTER, BLOCK_DEVICE, DIRECTORY, FIFO = b"0", b"1", b"2", b"3", b"4", b"5", b"6"
 _HEADER = struct.Struct("100s8s8s8s12s12s8sc100s6s2s32s32s8s8s155s")
@@ -83,11 +85,13 @@ class Input:
     def skip(self, count: int) -> None:
         self.pour(count, _ignore)
 
-    def drain(self) -> None:
+    def drain(self, limit: int) -> None:
         """Read to the end (padding after the archive belongs to its digest)."""
         self._data, self._at = b"", 0
-        for _chunk in self._chunks:
-            pass
+        for chunk in self._chunks:
+            self.taken += len(chunk)
+            if self.taken > limit:
+                raise LayerError(f"archive has more than {limit} bytes")
 
 
 def _ignore(_data: memoryview) -> None:
@@ -181,9 +185,11 @@ def printable(name: bytes) -> str:
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text[:200])
 
 
-def entries(chunks: Iterable[bytes]) -> Iterator[Entry]:
-    """The members of an archive. The caller must use an entry before it asks for the next."""
+def entries(chunks: Iterable[bytes] | Input, *, limit: int = 1 << 62) -> Iterator[Entry]:
+    """The members of an archive of at most ``limit`` plain bytes. The caller must use an entry before it
+    asks for the next."""
     source = chunks if isinstance(chunks, Input) else Input(chunks)
+    extended = 0
     shared: dict[bytes, bytes] = {}
     local: dict[bytes, bytes] = {}
     maps: list[tuple[bytes, bytes]] = []
@@ -197,6 +203,9 @@ def entries(chunks: Iterable[bytes]) -> Iterator[Entry]:
         _verify(block, fields[6], adler)
         kind = fields[7]
         if kind in b"xgXLK":
+            extended += 1
+            if extended > EXTENDED_LIMIT:
+                raise LayerError("too many extended headers for one member")
             data = _meta(source, fields[4], kind)
             if kind == b"L":
                 long_name = data.rstrip(b"\0")
@@ -204,10 +213,13 @@ def entries(chunks: Iterable[bytes]) -> Iterator[Entry]:
                 long_link = data.rstrip(b"\0")
             elif kind == b"g":
                 shared.update(_pax(data, []))
+                if sum(map(len, shared.values())) > META_LIMIT:
+                    raise LayerError("global extended headers are too large")
             else:
                 maps = []
                 local = _pax(data, maps)
             continue
+        extended = 0
         entry = _entry(fields, source)
         if kind == b"S":
             _old_sparse(entry, block, source)
@@ -221,9 +233,11 @@ def entries(chunks: Iterable[bytes]) -> Iterator[Entry]:
             entry.link = long_link
         long_name = long_link = None
         local, maps = {}, []
+        if source.taken + entry.stored > limit:
+            raise LayerError(f"archive has more than {limit} bytes")
         yield entry
         entry.finish()
-    source.drain()
+    source.drain(limit)
 
 
 def _verify(block: bytes, field: bytes, adler: Callable[[bytes], int]) -> None:

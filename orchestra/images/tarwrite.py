@@ -6,8 +6,8 @@ Member order and attributes are the caller's; nothing of this machine (user name
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from orchestra.images.tar import BLOCK, DIRECTORY, LINK, REGULAR, SYMLINK
 
@@ -74,6 +74,35 @@ class TarWriter:
             left -= len(data)
         self._pad(member.size)
 
+    def add_sparse(self, member: Member, fd: int, segments: Sequence[tuple[int, int]]) -> None:
+        """A file of ``member.size`` bytes of which only ``segments`` (offset, length) hold data (GNU tar's
+        format 1.0 in PAX headers, which Go's and Python's readers know as well)."""
+        parts = [segment for segment in segments if segment[1]]
+        if not parts or sum(parts[-1]) < member.size:
+            parts.append((member.size, 0))
+        numbers = [len(parts), *(number for part in parts for number in part)]
+        table = "".join(f"{number}\n" for number in numbers).encode()
+        table += bytes(-len(table) % BLOCK)
+        stored = replace(
+            member,
+            name=b"GNUSparseFile.0/" + member.name,
+            size=len(table) + sum(length for _offset, length in parts),
+        )
+        records = {
+            b"GNU.sparse.major": b"1",
+            b"GNU.sparse.minor": b"0",
+            b"GNU.sparse.name": member.name,
+            b"GNU.sparse.realsize": b"%d" % member.size,
+        }
+        self._emit(header(stored, exact_times=self._exact, extra=records))
+        self._emit(table)
+        for offset, length in parts:
+            while length:
+                data = os.pread(fd, min(length, _BUFFER), offset) or bytes(min(length, _BUFFER))
+                self._emit(data)
+                offset, length = offset + len(data), length - len(data)
+        self._pad(stored.size)
+
     def _pad(self, size: int) -> None:
         if size % BLOCK:
             self._emit(bytes(-size % BLOCK))
@@ -83,10 +112,10 @@ class TarWriter:
         self._flush()
 
 
-def header(member: Member, *, exact_times: bool = False) -> bytes:
-    """The blocks before a member's content."""
+def header(member: Member, *, exact_times: bool = False, extra: Mapping[bytes, bytes] | None = None) -> bytes:
+    """The blocks before a member's content; ``extra`` are further PAX records."""
     name = member.name + b"/" if member.kind == DIRECTORY else member.name
-    records: dict[bytes, bytes] = {}
+    records: dict[bytes, bytes] = dict(extra or {})
     prefix, short = _split_name(name)
     if short is None or not name.isascii():
         records[b"path"] = name

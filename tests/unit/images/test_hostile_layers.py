@@ -271,3 +271,57 @@ def test_base256_numbers() -> None:
     block[148:156] = b"%06o\0 " % sum(block)
     (entry,) = tar.entries([bytes(block) + bytes(1024)])
     assert entry.uid == 3_000_000_000
+
+
+@pytest.mark.parametrize("records", [
+    {"uid": "-5"}, {"uid": "99999999999"}, {"gid": "4294967295"}, {"mtime": "9" * 40}, {"mtime": "-" + "9" * 30},
+    {"mtime": "nan"}, {"uid": "1" * 5000}, {"SCHILY.xattr.": "x"}, {"SCHILY.xattr.nonsense": "x"},
+    {"SCHILY.xattr.user.\0a": "x"}, {"SCHILY.xattr.user." + "n" * 300: "x"}, {"SCHILY.xattr.user.a": "v" * 70000},
+    {"path": ""}, {"path": "\0"}, {"linkpath": "\0"}, {"size": "999999999999999999"}, {"size": "x"},
+    {"LIBARCHIVE.xattr.user.a": "!"}, {"GNU.sparse.major": "1", "GNU.sparse.minor": "0"},
+    {"GNU.sparse.map": "0,1,5"}, {"GNU.sparse.map": "5,10,0,3", "GNU.sparse.size": "50"},
+])  # fmt: skip
+def test_impossible_values(root: Path, records: dict[str, str]) -> None:
+    """Refused, or taken without harm; never a crash."""
+    for kind in ("file", "dir", "link", "char", "fifo"):
+        target = root / kind
+        target.mkdir()
+        try:
+            apply(archive(("x", kind, {"link": "y", "pax_headers": records})), target,
+                  ApplyOptions(os.geteuid() == 0, "user.overlay."))  # fmt: skip
+        except OrchestraError:
+            pass
+    intact(root)
+
+
+def test_endless_headers_end(root: Path) -> None:
+    meta = header(size=b"00000000010\0", kind=b"g") + b"8 a=bbb\n".ljust(512, b"\0")
+    with pytest.raises(OrchestraError, match="too many extended headers"):
+        apply(meta * 100, root)
+    options = ApplyOptions(False, "user.overlay.", Limits(size=10_000))
+    with pytest.raises(OrchestraError, match="more than 10000 bytes"):
+        apply((meta + header()) * 20, root, options)
+    with pytest.raises(OrchestraError, match="more than 10000 bytes"):
+        apply(header(b"one") + bytes(20_000), root, options)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.integers(0, 511), st.binary(min_size=1, max_size=16), st.sampled_from("0123456xgLKS7"))
+def test_any_header_is_applied_or_refused(
+    tmp_path_factory: pytest.TempPathFactory, at: int, patch: bytes, kind: str
+) -> None:
+    base = tmp_path_factory.mktemp("header")
+    (base / "outside").mkdir()
+    (base / "outside" / "victim").write_text("untouched")
+    (base / "outside" / "victim").chmod(0o644)
+    (base / "inside").mkdir()
+    block = bytearray(header(b"name", kind=kind.encode()))
+    block[at : at + len(patch)] = patch
+    block = block[:512]
+    block[148:156] = b"        "
+    block[148:156] = b"%06o\0 " % sum(block)
+    try:
+        apply(bytes(block) + bytes(2048), base / "inside")
+    except OrchestraError:
+        pass
+    intact(base / "inside")

@@ -254,3 +254,33 @@ def test_faster_than_the_standard_library_at_reading() -> None:
             assert sum(1 for _ in archive_) == 2000
         theirs.append(time.process_time() - begin)
     assert min(ours) < min(theirs)
+
+
+def test_files_with_large_holes_stay_small(tmp_path: Path) -> None:
+    source = tmp_path / "s"
+    source.mkdir()
+    layouts = {
+        "middle": [(5 << 20, b"data")],
+        "end": [(30 << 20, b"x" * 4096)],
+        "start": [(0, b"y" * 100)],
+        "none": [],
+    }
+    for label, parts in layouts.items():
+        with open(source / label, "wb") as stream:
+            for offset, data in parts:
+                stream.seek(offset)
+                stream.write(data)
+            stream.truncate(40 << 20)
+    if (source / "none").stat().st_blocks:
+        pytest.skip("this file system has no sparse files")
+    stream = io.BytesIO()
+    write_tree(source, stream.write)
+    assert len(stream.getvalue()) < 1 << 20
+    apply(stream.getvalue(), tmp_path / "t")
+    with tarfile.open(fileobj=io.BytesIO(stream.getvalue())) as tar:
+        tar.extractall(tmp_path / "std", filter="data")
+    for label in layouts:
+        want = (source / label).read_bytes()
+        assert (tmp_path / "t" / label).read_bytes() == want, label
+        assert (tmp_path / "std" / label).read_bytes() == want, label
+        assert (tmp_path / "t" / label).stat().st_blocks < 1000
