@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import itertools
 import os
 import struct
 import urllib.parse
@@ -87,8 +88,9 @@ class Input:
 
     def drain(self, limit: int) -> None:
         """Read to the end (padding after the archive belongs to its digest)."""
+        rest = self._data[self._at :]
         self._data, self._at = b"", 0
-        for chunk in self._chunks:
+        for chunk in itertools.chain((rest,), self._chunks):
             self.taken += len(chunk)
             if self.taken > limit:
                 raise LayerError(f"archive has more than {limit} bytes")
