@@ -111,7 +111,7 @@ def _meaning(code: int) -> str:
         import signal
 
         with contextlib.suppress(ValueError):
-            return f"signal {signal.Signals(code - 128).name}"
+            return f"exit status {code} ({signal.Signals(code - 128).name})"
     return f"exit status {code}"
 
 
