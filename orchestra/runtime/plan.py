@@ -137,9 +137,8 @@ def _names(plan: Plan) -> None:
 def _sysctls(plan: Plan) -> None:
     """Only those of a namespace of the container's own: the others would change the host."""
     for name in plan.sysctls:
-        dotted = name.replace("/", ".") if "/" in name and name.find("/") < (name.find(".") % (1 << 30)) else name
-        if ".." in dotted or not dotted.replace(".", "").replace("_", "").replace("-", "").replace("/", "").isalnum():
-            raise OrchestraError(f"linux.sysctl: bad name {name!r}")
+        path = sysctl_path(name)
+        dotted = path.replace("/", ".")
         if dotted in _IPC_SYSCTLS or dotted.startswith("fs.mqueue."):
             kind = "ipc"
         elif dotted.startswith("net."):
@@ -152,6 +151,16 @@ def _sysctls(plan: Plan) -> None:
             raise UnsupportedError(f"linux.sysctl: {name} is not separate for each container")
         if not plan.namespaces.own(kind):
             raise OrchestraError(f"linux.sysctl: {name} needs a {kind} namespace of the container's own")
+
+
+def sysctl_path(name: str) -> str:
+    """The file below /proc/sys. Whichever of ``.`` and ``/`` comes first separates (man 8 sysctl)."""
+    first = next((letter for letter in name if letter in "./"), ".")
+    path = name if first == "/" else name.translate(str.maketrans("./", "/."))
+    parts = path.split("/")
+    if len(parts) < 2 or any(part in ("", ".", "..") for part in parts) or "\0" in path:
+        raise OrchestraError(f"linux.sysctl: bad name {name!r}")
+    return path
 
 
 def _odds(plan: Plan, linux: dict[str, Any]) -> None:

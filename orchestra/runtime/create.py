@@ -1,0 +1,326 @@
+"""The parent's side of creating a container. The caller is single-threaded and becomes the init's parent.
+
+The simple way is ``create(…)`` and ``created.start()``. Whoever makes many at once overlaps them, as
+most of a creation is the kernel's waiting::
+
+    pending = [create_begin(…) for …]     # clone3 each; the children are mounting already
+    for one in pending: one.attach()      # cgroup version 1: the first write pays for all
+    for one in pending: created = one.finish()
+
+``Pending.fileno()`` is for polling: when it is readable, ``step()`` handles one message and is true
+once the container is created; a failure raises ``StepError`` after cleaning up. Whatever happens to
+the caller, the child notices the closed socket and leaves.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+from orchestra.linux import constants as C
+from orchestra.linux import pidfd as pidfds
+from orchestra.linux import userns
+from orchestra.linux.clone import clone
+from orchestra.runtime import channel, hooks, init, mounts, namespaces, rootfs
+from orchestra.runtime import plan as plans
+from orchestra.runtime.cgroups import CgroupManager
+from orchestra.runtime.plan import Plan
+from orchestra.runtime.problems import StepError
+
+__all__ = ["Created", "Options", "Pending", "StepError", "create", "create_begin"]
+
+Warn = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """``listener`` is a listening SOCK_SEQPACKET unix socket on which the init waits for its start
+    instead of on ours (for a creator that does not stay). ``warn`` gets the named warnings."""
+
+    pivot: bool = True
+    new_keyring: bool = True
+    preserve_fds: int = 0
+    listener: int = -1
+    warn: Warn = lambda _text: None
+
+
+class Created:
+    """A container whose init waits for its start. ``master`` is the terminal's master or -1; it is the
+    caller's, as is ``pidfd``. ``pid`` is our child: the caller waits for it."""
+
+    def __init__(self, plan: Plan, pid: int, pidfd: int, end: socket.socket, master: int, warn: Warn) -> None:
+        self.plan = plan
+        self.pid = pid
+        self.pidfd = pidfd
+        self.master = master
+        self._end = end
+        self._warn = warn
+
+    def fileno(self) -> int:
+        """Readable when ``start_finish`` will not wait."""
+        return self._end.fileno()
+
+    def start(self) -> None:
+        """Let the program run; returns when it was executed. ``StepError`` when it could not be."""
+        self.start_begin()
+        self.start_finish()
+
+    def start_begin(self) -> None:
+        try:
+            channel.tell(self._end, "start")
+        except OSError:
+            pass  # start_finish says what has happened
+
+    def start_finish(self) -> None:
+        try:
+            message, _ = channel.receive(self._end)
+        finally:
+            self._end.close()
+        if message is not None:
+            raise StepError.from_step(message.get("error") or {})
+        if self.plan.hooks.get("poststart"):
+            hooks.run_leniently(self.plan.hooks["poststart"], self.plan.state("running", self.pid), self._warn,
+                                directory=self.plan.bundle)
+
+    def detach(self) -> None:
+        """Leave the init to its listener: its start is somebody else's business."""
+        self._end.close()
+
+    def abort(self) -> None:
+        """Kill it and wait for its end. The cgroup is the caller's to remove."""
+        self._end.close()
+        _kill(self.pid, self.pidfd)
+        os.close(self.pidfd)
+        if self.master >= 0:
+            os.close(self.master)
+            self.master = -1
+
+
+class Pending:
+    """A container in the making."""
+
+    def __init__(self, plan: Plan, options: Options, cgroups: CgroupManager | None, end: socket.socket,
+                 pid: int, pidfd: int, *, inside: bool) -> None:
+        self.plan = plan
+        self.pid = pid
+        self.pidfd = pidfd
+        self.master = -1
+        self._options = options
+        self._cgroups = cgroups
+        self._end = end
+        self._attached = False
+        self._inside = inside  # clone3 has put it into its cgroup
+        self._ready = False
+
+    def fileno(self) -> int:
+        return self._end.fileno()
+
+    def attach(self) -> None:
+        """Move the init into its cgroup, and say so. Waits for nothing else."""
+        if self._attached:
+            return
+        self._attached = True
+        try:
+            if self._cgroups is not None and not self._inside:
+                self._cgroups.attach(self.pid)
+            self._protect()
+            channel.tell(self._end, "attached")
+        except BrokenPipeError:
+            return  # it has failed: its message says why
+        except OSError as problem:
+            if problem.errno == errno.ESRCH:
+                return
+            self.abort()
+            raise StepError.of("join the cgroup", problem) from None
+
+    def _protect(self) -> None:
+        """oom_score_adj, from outside: in a user namespace the process may not itself."""
+        value = self.plan.process.oom_score_adj
+        if value is None:
+            return
+        try:
+            with open(f"/proc/{self.pid}/oom_score_adj", "wb", buffering=0) as file:
+                file.write(str(value).encode())
+        except PermissionError:
+            self._options.warn(f"oomScoreAdj: this machine does not allow {value}")
+        except ProcessLookupError:
+            return
+
+    def step(self) -> bool:
+        """Handle one message (waits for it); true when the container is created."""
+        if self._ready:
+            return True
+        message, fds = channel.receive(self._end)
+        if message is None:
+            self.abort()
+            raise StepError("create the container", 0, None, "its init ended without a word")
+        if "error" in message:
+            self.abort()
+            raise StepError.from_step(message["error"])
+        if "warning" in message:
+            self._options.warn(str(message["warning"]))
+        elif "console" in message:
+            self.master = fds[0]
+        elif "hooks" in message:
+            self._hooks()
+        self._ready = "ready" in message
+        return self._ready
+
+    def _hooks(self) -> None:
+        """prestart and createRuntime: in our namespaces, while the container's are there."""
+        self.attach()
+        state = self.plan.state("creating", self.pid)
+        try:
+            for kind in ("prestart", "createRuntime"):
+                hooks.run(self.plan.hooks.get(kind, []), state, directory=self.plan.bundle)
+        except StepError:
+            self.abort()
+            raise
+        channel.tell(self._end, "hooks")
+
+    def finish(self) -> Created:
+        """Wait until it is created."""
+        self.attach()
+        while not self.step():
+            pass
+        return Created(self.plan, self.pid, self.pidfd, self._end, self.master, self._options.warn)
+
+    def abort(self) -> None:
+        """Kill it and wait for its end."""
+        if self.pidfd < 0:
+            return
+        self._end.close()
+        _kill(self.pid, self.pidfd)
+        os.close(self.pidfd)
+        self.pidfd = -1
+        if self.master >= 0:
+            os.close(self.master)
+            self.master = -1
+
+
+def _kill(pid: int, pidfd: int) -> None:
+    try:
+        pidfds.send_signal(pidfd, signal.SIGKILL)
+    except ProcessLookupError:
+        pass
+    try:
+        os.waitpid(pid, 0)
+    except ChildProcessError:
+        pass
+
+
+def create(config: dict[str, Any], *, container_id: str, bundle: str, stdio: tuple[int, int, int],
+           cgroups: CgroupManager | None = None, options: Options | None = None) -> Created:
+    """A container up to the point before its program runs. The cgroup, if any, has been created."""
+    return create_begin(config, container_id=container_id, bundle=bundle, stdio=stdio, cgroups=cgroups,
+                        options=options).finish()
+
+
+def create_begin(config: dict[str, Any], *, container_id: str, bundle: str, stdio: tuple[int, int, int],
+                 cgroups: CgroupManager | None = None, options: Options | None = None) -> Pending:
+    """Make the container's process and return at once."""
+    options = options or Options()
+    plan = plans.make(config, container_id=container_id, bundle=os.path.abspath(bundle), cgroups=cgroups)
+    plan.pivot, plan.new_keyring, plan.preserve_fds = options.pivot, options.new_keyring, options.preserve_fds
+    for warning in plan.warnings:
+        options.warn(warning)
+    inherited = init.Inherited(None, stdio, options.listener)  # type: ignore[arg-type]
+    group = cgroups.fds_for_clone() if cgroups is not None else None
+    ours, theirs = channel.pair()
+    inherited.end = theirs
+    try:
+        inherited.joins = namespaces.open_all(plan.namespaces.joined)
+        if plan.namespaces.needs_middle:
+            pid, pidfd = _by_middle(plan, inherited, ours, group)
+        else:
+            _open_idmapped(plan, inherited)
+            pid, pidfd = clone(plan.namespaces.clone_flags(), cgroup_fd=group)
+            if pid == 0:
+                init.guarded(theirs, lambda: init.run(plan, inherited))
+    except OSError as problem:
+        ours.close()
+        raise StepError.of("make the container's process", problem) from None
+    except BaseException:
+        ours.close()
+        raise
+    finally:
+        theirs.close()
+        for fd in (*inherited.joins.values(), *inherited.trees.values(), *([group] if group is not None else [])):
+            os.close(fd)
+    return Pending(plan, options, cgroups, ours, pid, pidfd, inside=group is not None)
+
+
+def _open_idmapped(plan: Plan, inherited: init.Inherited) -> None:
+    """Id maps are put on by who still is in the host's namespaces."""
+    for index, mount in enumerate(plan.mounts):
+        if mount.words.idmap:
+            inherited.trees[index] = mounts.open_source(mount)
+
+
+# The middle process: joins what must be joined before init's pid exists, mounts what a user namespace
+# may not, makes the init as its own sibling, and ends.
+
+def _by_middle(plan: Plan, inherited: init.Inherited, ours: socket.socket, group: int | None) -> tuple[int, int]:
+    middle, middle_fd = clone()
+    if middle == 0:
+        init.guarded(inherited.end, lambda: _middle(plan, inherited, group))
+    try:
+        message, fds = channel.receive(ours)
+        os.waitpid(middle, 0)
+    finally:
+        os.close(middle_fd)
+    if message is None:
+        raise StepError("make the container's process", 0, None, "the middle process ended without a word")
+    if "error" in message:
+        raise StepError.from_step(message["error"])
+    return int(message["born"]), fds[0]
+
+
+def _middle(plan: Plan, inherited: init.Inherited, group: int | None) -> NoReturn:
+    """Keeps the descriptors of the parent (closing is the init's first act); only the calling process
+    changes its namespaces."""
+    new_user = "user" in plan.namespaces.new
+    joins = dict(inherited.joins)
+    mount_join = {"mount": joins.pop("mount")} if "mount" in joins else {}
+    if new_user or "user" in joins:
+        _mount_for_user(plan, inherited)
+    namespaces.enter({kind: os.dup(fd) for kind, fd in joins.items()})
+    inherited.joins = mount_join
+    flags = plan.namespaces.clone_flags()
+    go_read, go_write = os.pipe2(os.O_CLOEXEC)
+    inherited.mapped = go_read if new_user else -1
+    pid, pidfd = clone(flags | C.CLONE_PARENT, cgroup_fd=group)
+    if pid == 0:
+        os.close(go_write)
+        init.guarded(inherited.end, lambda: init.run(plan, inherited))
+    try:
+        if new_user:
+            userns.write_maps(pid, plan.uids, plan.gids)
+            os.write(go_write, b"m")
+    except OSError as problem:
+        pidfds.send_signal(pidfd, signal.SIGKILL)
+        raise StepError.of("write the id maps", problem) from None
+    channel.send(inherited.end, {"born": pid}, (pidfd,))
+    os._exit(0)
+
+
+def _mount_for_user(plan: Plan, inherited: init.Inherited) -> None:
+    """With the host's rights: the root, and the sources of all bind mounts."""
+    from orchestra.linux import calls
+
+    if "mount" not in plan.namespaces.new:
+        return
+    calls.unshare(C.CLONE_NEWNS)
+    rootfs.isolate(plan.propagation)
+    for index, mount in enumerate(plan.mounts):
+        if mount.bind:
+            inherited.trees[index] = mounts.open_source(mount)
+    root_fd = rootfs.mount_root(plan.root, plan.root_mount, (plan.uids, plan.gids), plan.propagation)
+    os.fchdir(root_fd)
+    os.close(root_fd)
+    inherited.root_ready = True
