@@ -38,6 +38,15 @@ _SCRIPT = "/dev/pipes"
 
 def run(state: State, one: ins.Run, name: str) -> bool:
     """Returns whether the layer came from the cache."""
+    try:
+        return _step(state, one, name)
+    except BuildError as error:
+        if error.location is None and error.brief != "stopped":
+            error.location = one.line.at(0)
+        raise
+
+
+def _step(state: State, one: ins.Run, name: str) -> bool:
     shared = state.shared
     network = _network(state, one)
     command, script = _command(state, one)

@@ -125,8 +125,9 @@ def _outcome(data: bytes, process: subprocess.Popen[bytes]) -> int:
         raise BuildError(f"the helper of a RUN step ended without a result (status {code})") from None
     if "error" in result:
         error = result["error"]
-        path = f" {error['path']}" if error.get("path") else ""
-        raise BuildError(f"cannot start the command: {error['step']}{path}: {error['message']}")
+        path = str(error.get("path") or "")
+        place = f" {path}" if path and path not in error["step"] else ""
+        raise BuildError(f"cannot start the command: {error['step']}{place}: {error['message']}")
     return int(result["exit"])
 
 
