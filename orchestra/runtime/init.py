@@ -97,7 +97,7 @@ def run(plan: Plan, inherited: Inherited) -> None:
     if inherited.joins:
         namespaces.enter(inherited.joins)
     if own_user:
-        _become_root(inherited.mapped)
+        become_root(inherited.mapped)
     if "time" in plan.namespaces.new:
         _new_time(plan.time_offsets)
     calls.prctl(C.PR_SET_DUMPABLE, 0)
@@ -126,7 +126,7 @@ def run(plan: Plan, inherited: Inherited) -> None:
         os._exit(1)
 
 
-def _become_root(mapped: int) -> None:
+def become_root(mapped: int) -> None:
     if mapped >= 0:
         if os.read(mapped, 1) != b"m":
             os._exit(1)

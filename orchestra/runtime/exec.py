@@ -1,0 +1,233 @@
+"""A further process in a running container: all its namespaces at once, its cgroup, its rules.
+
+A middle process goes into the cgroup, enters the namespaces by the init's pidfd and makes the program's
+process inside the container's pid namespace as its own sibling, so that the caller is the parent.
+Nothing of the host is open in it any more when it enters (CVE-2024-21626), and it is not dumpable
+before it does.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+from dataclasses import dataclass, field
+from typing import Any, NoReturn
+
+from orchestra.errors import UnsupportedError
+from orchestra.linux import calls, signals
+from orchestra.linux import constants as C
+from orchestra.linux import pidfd as pidfds
+from orchestra.linux.clone import clone
+from orchestra.runtime import channel, init, namespaces, process, tty
+from orchestra.runtime.problems import StepError
+from orchestra.runtime.process import Process
+
+_WANTED = (C.CLONE_NEWUSER | C.CLONE_NEWPID | C.CLONE_NEWNET | C.CLONE_NEWIPC | C.CLONE_NEWUTS | C.CLONE_NEWNS
+           | C.CLONE_NEWCGROUP | C.CLONE_NEWTIME)
+
+
+@dataclass(slots=True)
+class Executed:
+    """``pid`` is our child. ``master`` is the terminal's or -1."""
+
+    pid: int
+    pidfd: int
+    master: int = -1
+
+
+@dataclass(slots=True)
+class Target:
+    """The container's init, and where its processes belong: directories of ``cgroup.procs``, or a
+    descriptor for CLONE_INTO_CGROUP."""
+
+    pid: int
+    pidfd: int
+    cgroup_dirs: list[str] = field(default_factory=list)
+    cgroup_fd: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ExecOptions:
+    preserve_fds: int = 0
+    warnings: list[str] = field(default_factory=list)
+
+
+class PendingExec:
+    """A process on its way; ``fileno()`` is readable when ``step()`` will not wait."""
+
+    def __init__(self, end: socket.socket, middle: int, middle_fd: int) -> None:
+        self._end = end
+        self._middle = middle
+        self._middle_fd = middle_fd
+        self.pid = -1
+        self.pidfd = -1
+        self.master = -1
+
+    def fileno(self) -> int:
+        return self._end.fileno()
+
+    def step(self) -> bool:
+        """Handle one message (waits for it); true when the program was executed."""
+        message, fds = channel.receive(self._end)
+        if message is None:
+            self._reap_middle()
+            if self.pid < 0:
+                self._end.close()
+                raise StepError("enter the container", 0, None, "the process ended without a word")
+            self._end.close()
+            return True
+        if "error" in message:
+            self.abort()
+            raise StepError.from_step(message["error"])
+        if "born" in message:
+            self.pid, self.pidfd = int(message["born"]), fds[0]
+            self._reap_middle()
+        elif "console" in message:
+            self.master = fds[0]
+        return False
+
+    def _reap_middle(self) -> None:
+        if self._middle_fd >= 0:
+            os.waitpid(self._middle, 0)
+            os.close(self._middle_fd)
+            self._middle_fd = -1
+
+    def finish(self) -> Executed:
+        while not self.step():
+            pass
+        return Executed(self.pid, self.pidfd, self.master)
+
+    def abort(self) -> None:
+        """Give up; nothing of it remains."""
+        self._end.close()
+        for pid, pidfd in ((self._middle, self._middle_fd), (self.pid, self.pidfd)):
+            if pidfd >= 0:
+                try:
+                    pidfds.send_signal(pidfd, signal.SIGKILL)
+                except ProcessLookupError:
+                    pass
+                try:
+                    os.waitpid(pid, 0)
+                except ChildProcessError:
+                    pass
+                os.close(pidfd)
+        self._middle_fd = self.pidfd = -1
+        if self.master >= 0:
+            os.close(self.master)
+            self.master = -1
+
+
+def exec_in(config: dict[str, Any], pid: int, process_data: dict[str, Any], *, stdio: tuple[int, int, int],
+            cgroup_dirs: list[str] | None = None, cgroup_fd: int | None = None, pidfd: int | None = None,
+            options: ExecOptions | None = None) -> Executed:
+    """Run ``process_data`` (an OCI process) in the container whose init is ``pid``; returns when it was
+    executed, raises ``StepError`` (step ``exec``: 126 and 127) when it could not be."""
+    return exec_begin(config, pid, process_data, stdio=stdio, cgroup_dirs=cgroup_dirs, cgroup_fd=cgroup_fd,
+                      pidfd=pidfd, options=options).finish()
+
+
+def exec_begin(config: dict[str, Any], pid: int, process_data: dict[str, Any], *, stdio: tuple[int, int, int],
+               cgroup_dirs: list[str] | None = None, cgroup_fd: int | None = None, pidfd: int | None = None,
+               options: ExecOptions | None = None) -> PendingExec:
+    """The same without waiting. ``pidfd`` of the init, when the caller has one, makes sure of whom is
+    entered; ``cgroup_dirs`` are ``manager.dirs()`` (version 1), ``cgroup_fd`` is ``fds_for_clone()``."""
+    options = options or ExecOptions()
+    program = process.parse(process_data, (config.get("linux") or {}).get("seccomp"))
+    options.warnings.extend(program.warnings)
+    own_pidfd = os.pidfd_open(pid) if pidfd is None else -1
+    target = Target(pid, own_pidfd if pidfd is None else pidfd, list(cgroup_dirs or ()), cgroup_fd)
+    ours, theirs = channel.pair()
+    try:
+        flags = namespaces.different(pid) & _WANTED
+        if not flags & C.CLONE_NEWNS:
+            raise UnsupportedError(f"process {pid} is in no container: it shares our mount namespace")
+        middle, middle_fd = clone(cgroup_fd=cgroup_fd)
+        if middle == 0:
+            init.guarded(theirs, lambda: _middle(program, target, flags, theirs, stdio, options.preserve_fds))
+    except BaseException:
+        ours.close()
+        raise
+    finally:
+        theirs.close()
+        if own_pidfd >= 0:
+            os.close(own_pidfd)
+    return PendingExec(ours, middle, middle_fd)
+
+
+def _middle(program: Process, target: Target, flags: int, end: socket.socket, stdio: tuple[int, int, int],
+            preserve: int) -> NoReturn:
+    for folder in target.cgroup_dirs:
+        _join(folder)
+    _protect(program)
+    proc_fd = os.open("/proc", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    init.prepare_descriptors(stdio, {end.fileno(), target.pidfd, proc_fd}, preserve)
+    calls.prctl(C.PR_SET_DUMPABLE, 0)
+    try:
+        calls.setns(target.pidfd, flags)
+    except OSError as problem:
+        raise StepError.of("enter the container's namespaces", problem) from None
+    os.close(target.pidfd)
+    pid, pidfd = clone(C.CLONE_PARENT)
+    if pid == 0:
+        init.guarded(end, lambda: _child(program, flags, end, proc_fd, preserve))
+    channel.send(end, {"born": pid}, (pidfd,))
+    os._exit(0)
+
+
+def _join(folder: str) -> None:
+    try:
+        fd = os.open(f"{folder}/cgroup.procs", os.O_WRONLY | os.O_CLOEXEC)
+        try:
+            os.write(fd, b"0")
+        finally:
+            os.close(fd)
+    except OSError as problem:
+        raise StepError.of("join the cgroup", problem) from None
+
+
+def _protect(program: Process) -> None:
+    """Lowering needs a right that may be missing; the container's own processes then have none either."""
+    if program.oom_score_adj is None:
+        return
+    try:
+        with open("/proc/self/oom_score_adj", "wb", buffering=0) as file:
+            file.write(str(program.oom_score_adj).encode())
+    except PermissionError:
+        return
+
+
+def _child(program: Process, flags: int, end: socket.socket, proc_fd: int, preserve: int) -> None:
+    os.setsid()
+    calls.prctl(C.PR_SET_DUMPABLE, 0)
+    if flags & C.CLONE_NEWUSER:
+        init.become_root(-1)
+    if program.terminal:
+        _terminal(program, end)
+    try:
+        calls.join_session_keyring()
+    except OSError:
+        pass  # no keyrings, or no room: the caller's stays, which is empty for a daemon
+    process.limit(program)
+    init.label_program(program, proc_fd)
+    os.close(proc_fd)
+    process.enter(program)
+    env = process.environment(program)
+    path = process.resolve(program.args[0], env.get("PATH"))
+    calls.close_range(3 + preserve, flags=C.CLOSE_RANGE_CLOEXEC)
+    signals.reset_all()
+    process.run(program, path, env)
+
+
+def _terminal(program: Process, end: socket.socket) -> None:
+    root = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        master, slave = tty.open_pair(root, rows=program.rows, columns=program.columns)
+        channel.send(end, {"console": tty.name(master)}, (master,))
+        os.close(master)
+        tty.take(slave)
+        os.close(slave)
+    except OSError as problem:
+        raise StepError.of("make the terminal", problem) from None
+    finally:
+        os.close(root)
