@@ -1,0 +1,167 @@
+"""How the shim makes a container, and a further process in one.
+
+Every side effect is undone when a later one fails: log and FIFOs closed, cgroup killed and removed.
+What the shim changed for itself (its OOM protection, its limit of open files) does not pass on to
+containers: unless the config says otherwise they get what the shim was started with.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+from collections.abc import Callable
+from typing import Any
+
+from orchestra.linux import procfs
+from orchestra.runtime.cgroups import manager
+from orchestra.runtime.create import Options, Pending, create_begin
+from orchestra.runtime.shim_container import Container
+from orchestra.runtime.shim_exec import Exec
+from orchestra.runtime.shim_loop import READ
+from orchestra.runtime.shim_wire import close
+
+Config = dict[str, Any]
+Over = Callable[[BaseException | None], None]
+
+
+class Birth:
+    """One container on its way: ``begin``, then ``attach`` (after the clones of a burst), then by itself.
+    ``pid`` is 0 until its process exists."""
+
+    def __init__(self, container: Container, open_files: tuple[int, int], over: Over) -> None:
+        self.container = container
+        self.open_files = open_files
+        self.over = over
+        self.pid = 0
+        self._pending: Pending | None = None
+
+    def begin(self) -> None:
+        """``over`` is called once, now or later: with None when it is created, else with the error."""
+        try:
+            self._make()
+        except Exception as problem:
+            self._failed(problem)
+
+    def attach(self) -> None:
+        """Into its cgroup (version 1: the first of a burst waits for the kernel)."""
+        if self._pending:
+            try:
+                self._pending.attach()
+            except Exception as problem:
+                self._failed(problem)
+
+    def _make(self) -> None:
+        container = self.container
+        config = container.config()
+        process = config.get("process") or {}
+        container.state["tty"] = bool(process.get("terminal"))
+        inherit(process, self.open_files)
+        self._cgroup(config)
+        container.open_log()
+        given: tuple[int, ...] = ()
+        try:
+            if container.state["tty"]:
+                given = null_stdio()
+            else:
+                given = container.stdio.open(stdin_open=container.state["stdin_open"])
+            self._pending = create_begin(
+                config, container_id=container.id, bundle=container.bundle, stdio=(given[0], given[1], given[2]),
+                cgroups=container.cgroup, options=Options(warn=container.state["warnings"].append))
+        finally:
+            close(given)
+        self.pid = self._pending.pid
+        container.loop.add(self._pending.fileno(), READ, self._step)
+
+    def _step(self, _mask: int) -> None:
+        assert self._pending
+        try:
+            if self._pending.step():
+                self._complete(self._pending)
+        except Exception as problem:
+            self._failed(problem)
+
+    def _complete(self, pending: Pending) -> None:
+        container = self.container
+        container.loop.drop(pending.fileno())
+        created = pending.finish()
+        container.created = created
+        if created.master >= 0:
+            container.stdio.terminal(created.master)
+        container.state.update(pid=created.pid, start_time=procfs.start_time(created.pid))
+        container.save()
+        container.supervise(created.pidfd)
+        self._pending = None
+        self.over(None)
+
+    def _cgroup(self, config: Config) -> None:
+        container = self.container
+        linux = config.get("linux") or {}
+        path = container.state.get("cgroup") or linux.get("cgroupsPath")
+        if not path:
+            return
+        container.state["cgroup"] = path
+        container.cgroup = manager(path, container.mode)
+        container.state["warnings"] += container.cgroup.create(linux.get("resources") or {})
+
+    def _failed(self, problem: BaseException) -> None:
+        """Undo all. ``Pending`` has killed its process already when the error is its own."""
+        container = self.container
+        pending, self._pending = self._pending, None
+        if pending:
+            container.loop.drop_all(self)
+            pending.abort()
+        container.stdio.close()
+        container.stdio.remove()
+        if container.cgroup:
+            try:
+                container.cgroup.kill()
+                container.cgroup.destroy(timeout=1.0)
+            except OSError:
+                pass  # the first error says more; deleting a later container of this name tries again
+        self.over(problem)
+
+
+def null_stdio() -> tuple[int, int, int]:
+    return (os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC), os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC),
+            os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC))
+
+
+def inherit(process: Config, open_files: tuple[int, int]) -> None:
+    """Undo in ``process`` what the shim did to itself."""
+    if process.get("oomScoreAdj") is None:
+        process["oomScoreAdj"] = 0
+    limits = list(process.get("rlimits") or ())
+    if not any(entry.get("type") == "RLIMIT_NOFILE" for entry in limits):
+        hard = min(open_files[1], resource.getrlimit(resource.RLIMIT_NOFILE)[1])
+        limits.append({"type": "RLIMIT_NOFILE", "soft": min(open_files[0], hard), "hard": hard})
+    process["rlimits"] = limits
+
+
+def start_process(container: Container, process: Config, name: str, *, fds: list[int], tty: bool,
+                  size: tuple[int, int] | None) -> tuple[Exec, int]:
+    """Start a further process: (it, the master of its terminal or -1)."""
+    from orchestra.runtime.exec import exec_in
+
+    process = {**process, "terminal": tty}
+    if tty and size:
+        process["consoleSize"] = {"height": size[0], "width": size[1]}
+    given: tuple[int, ...] = () if len(fds) >= 3 and not tty else null_stdio()
+    stdio = given or tuple(fds)
+    console = Console() if tty else None
+    try:
+        pid, pidfd = exec_in(container.config(), container.pid, process, stdio=(stdio[0], stdio[1], stdio[2]),
+                             cgroup_dirs=container.cgroup.dirs() if container.cgroup else [],
+                             console=console.theirs if console else None)
+        found = Exec(container.loop, name, container.id, pid, pidfd)
+        master = -1
+        if console:
+            try:
+                master = console.master()
+            except OSError:
+                found.kill_group()
+                raise
+        return found, master
+    finally:
+        close(given)
+        if console:
+            console.close()
