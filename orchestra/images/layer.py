@@ -28,7 +28,7 @@ from orchestra.images.tar import Entry, printable
 _WHITEOUT = b".wh."
 _OPAQUE = b".wh..wh..opq"
 _LINK_LIMIT = 40
-_OPEN_DIRECTORIES = 200
+_OPEN_DIRECTORIES = 64
 _ID_LIMIT = (1 << 32) - 2
 _TIME_LIMIT = (1 << 40) * 1_000_000_000
 _DIRECTORY_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC

@@ -33,7 +33,7 @@ from orchestra.images.mediatype import Compression, layer_compression
 from orchestra.images.problems import DigestError, LayerError, from_os_error
 
 if TYPE_CHECKING:
-    from concurrent.futures import Future
+    from concurrent.futures import Future, ThreadPoolExecutor
 
     from orchestra.images import layer as layers
     from orchestra.images.compress import Readable
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from orchestra.images.store import ImageStore
 
 _WORKERS = 4
+_BATCH = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,28 +92,39 @@ def unpack(
     paths = [layer_dir(store, chain_id) / "fs" for chain_id in chain]
     if all(is_unpacked(store, chain_id) for chain_id in chain):
         return paths
-    with store.lease(), contextlib.ExitStack() as held:
-        missing: list[int] = []
-        for number, chain_id in enumerate(chain):  # always lowest first, so that two of us never deadlock
-            if not is_unpacked(store, chain_id):
-                held.enter_context(layer_lock(store, chain_id))
-                if not is_unpacked(store, chain_id):
-                    missing.append(number)
-        with ThreadPoolExecutor(min(_WORKERS, max(1, len(missing))), "unpack") as pool:
-            staged: dict[int, Future[Staged]] = {}
-            for number in missing:
-                staged[number] = pool.submit(
-                    _stage_blob, store, chain[number], image.diff_ids[number],
-                    image.manifest.layers[number], limits, sink,
-                )  # fmt: skip
-            try:
-                for number in missing:
-                    publish(store, staged[number].result(), paths[:number])
-            except BaseException:
-                for future in staged.values():
-                    future.cancel()
-                raise
+    with store.lease(), ThreadPoolExecutor(_WORKERS, "unpack") as pool:
+        for begin in range(0, len(chain), _BATCH):
+            _unpack_batch(store, image, range(begin, min(begin + _BATCH, len(chain))), pool, limits, sink)
     return paths
+
+
+def _unpack_batch(
+    store: ImageStore,
+    image: Image,
+    numbers: range,
+    pool: ThreadPoolExecutor,
+    limits: layers.Limits | None,
+    sink: Sink,
+) -> None:
+    """The layers of these numbers; a batch, since each holds an open lock file meanwhile."""
+    chain = image.chain_ids
+    paths = [layer_dir(store, chain_id) / "fs" for chain_id in chain]
+    staged: dict[int, Future[Staged]] = {}
+    with contextlib.ExitStack() as held:
+        for number in numbers:  # always lowest first, so that two of us never deadlock
+            if not is_unpacked(store, chain[number]):
+                held.enter_context(layer_lock(store, chain[number]))
+                if not is_unpacked(store, chain[number]):
+                    job = (store, chain[number], image.diff_ids[number], image.manifest.layers[number])
+                    staged[number] = pool.submit(_stage_blob, *job, limits, sink)
+        try:
+            for number, future in staged.items():
+                publish(store, future.result(), paths[:number])
+        except BaseException:
+            for future in staged.values():
+                if not future.cancel() and future.exception() is None:
+                    remove_tree(future.result().folder)
+            raise
 
 
 def _stage_blob(

@@ -9,6 +9,9 @@
     trash/                  on its way out
     lock                    taken for every change of index.json and for garbage collection
 
+Power failures are another matter than ``kill -9``: content is not forced to the disk one by one, so after
+one ``check`` says what did not get there, and mends it.
+
 Lock order: blob or layer lock, then ``lock``. Nothing is deleted without ``lock``.
 """
 
@@ -32,7 +35,7 @@ from orchestra.images.digest import Digest, digest_of, hex_of, short
 from orchestra.images.image import Image, make_image
 from orchestra.images.locks import acquire, locked
 from orchestra.images.manifest import Descriptor, Index, Manifest, parse_manifest
-from orchestra.images.problems import InvalidReferenceError, ManifestError
+from orchestra.images.problems import ImageError, InvalidReferenceError, ManifestError
 from orchestra.images.reference import Reference
 from orchestra.images.refs import Catalog, Entry, Refs
 
@@ -160,7 +163,7 @@ class ImageStore:
         for entry in catalog.entries:
             if entry.config in found:
                 continue
-            with contextlib.suppress(ManifestError, NotFoundError):
+            with contextlib.suppress(ImageError, NotFoundError):
                 found[entry.config] = self._image(entry, catalog)
         return sorted(found.values(), key=lambda image: (image.created, image.id), reverse=True)
 

@@ -377,6 +377,16 @@ def test_many_layers(store: ImageStore) -> None:
     assert len(set(paths)) == 130 and all((path / f"f{n}").exists() for n, path in enumerate(paths))
 
 
+def test_a_bad_layer_leaves_no_good_one_half_done(store: ImageStore) -> None:
+    good = store_layer(store, lambda sink: sink(archive(("good", "file"))))
+    bad = store_layer(store, lambda sink: sink(archive(("../bad", "file"))))
+    image = extend(store, None, [good, bad, good], Settings(), history=[], created=0)
+    with pytest.raises(OrchestraError, match="leaves the root"):
+        store.layers(image)
+    assert os.listdir(store.blobs.ingest) == []
+    assert len(os.listdir(store.layers_dir)) == 1  # the lowest one is whole and stays
+
+
 def test_full_disk_is_a_clear_error(store: ImageStore, monkeypatch: pytest.MonkeyPatch) -> None:
     import errno
 
