@@ -63,7 +63,7 @@ def test_a_changed_service_is_recreated_alone_and_the_plan_says_why(engine: Engi
     before = started(engine)
     engine.write(TWO.replace("image: busybox\n        command: sh", "image: busybox\n        environment: {A: b}\n        command: sh"))
     plan = engine.out("plan")
-    assert re.search(r"create shop-web-1: environment added \(compose.yaml:\d+\)", plan), plan
+    assert re.search(r"create shop-web-1: environment.A added \(compose.yaml:\d+\)", plan), plan
     assert "shop-db-1" in plan and "remove shop-db-1" not in plan
     engine.run("up", "-d")
     after = started(engine)
