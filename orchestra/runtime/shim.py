@@ -124,7 +124,7 @@ class Shim:
                 return
             if found is None:
                 return
-            if found.si_pid in ours or self.operations.births:
+            if found.si_pid in ours or self.operations.births or self.operations.entries:
                 self.loop.after(0.1, self._reap)  # its pidfd tells it; orphans behind it come then
                 return
             os.waitid(os.P_PID, found.si_pid, os.WEXITED | os.WNOHANG)

@@ -15,6 +15,7 @@ from typing import Any
 from orchestra.linux import procfs
 from orchestra.runtime.cgroups import manager
 from orchestra.runtime.create import Options, Pending, create_begin
+from orchestra.runtime.exec import PendingExec, exec_begin
 from orchestra.runtime.shim_container import Container
 from orchestra.runtime.shim_exec import Exec
 from orchestra.runtime.shim_loop import READ
@@ -137,31 +138,51 @@ def inherit(process: Config, open_files: tuple[int, int]) -> None:
     process["rlimits"] = limits
 
 
-def start_process(container: Container, process: Config, name: str, *, fds: list[int], tty: bool,
-                  size: tuple[int, int] | None) -> tuple[Exec, int]:
-    """Start a further process: (it, the master of its terminal or -1)."""
-    from orchestra.runtime.exec import exec_in
+class Entry:
+    """A further process on its way into a container. ``over`` gets it (with ``master`` set where it has a
+    terminal) or the error, once and later."""
 
-    process = {**process, "terminal": tty}
-    if tty and size:
-        process["consoleSize"] = {"height": size[0], "width": size[1]}
-    given: tuple[int, ...] = () if len(fds) >= 3 and not tty else null_stdio()
-    stdio = given or tuple(fds)
-    console = Console() if tty else None
-    try:
-        pid, pidfd = exec_in(container.config(), container.pid, process, stdio=(stdio[0], stdio[1], stdio[2]),
-                             cgroup_dirs=container.cgroup.dirs() if container.cgroup else [],
-                             console=console.theirs if console else None)
-        found = Exec(container.loop, name, container.id, pid, pidfd)
-        master = -1
-        if console:
-            try:
-                master = console.master()
-            except OSError:
-                found.kill_group()
-                raise
-        return found, master
-    finally:
-        close(given)
-        if console:
-            console.close()
+    def __init__(self, container: Container, name: str, over: Callable[[Exec | None, BaseException | None], None]
+                 ) -> None:
+        self.container = container
+        self.name = name
+        self.over = over
+        self._pending: PendingExec | None = None
+
+    def begin(self, process: Config, *, fds: list[int], tty: bool, size: tuple[int, int] | None,
+              open_files: tuple[int, int]) -> None:
+        """``fds`` (stdin, stdout, stderr; else /dev/null) are the caller's to close afterwards. Raises
+        what can be known at once."""
+        container = self.container
+        process = {**process, "terminal": tty}
+        if tty and size:
+            process["consoleSize"] = {"height": size[0], "width": size[1]}
+        inherit(process, open_files)
+        given: tuple[int, ...] = () if len(fds) >= 3 and not tty else null_stdio()
+        stdio = given or tuple(fds)
+        group = container.cgroup.fds_for_clone() if container.cgroup else None
+        places = container.cgroup.dirs() if container.cgroup and group is None else []
+        try:
+            self._pending = exec_begin(container.config(), container.pid, process, pidfd=container.pidfd,
+                                       stdio=(stdio[0], stdio[1], stdio[2]), cgroup_dirs=places, cgroup_fd=group)
+        finally:
+            close(given)
+            if group is not None:
+                os.close(group)
+        container.loop.add(self._pending.fileno(), READ, self._step)
+
+    def _step(self, _mask: int) -> None:
+        pending = self._pending
+        assert pending
+        number = pending.fileno()
+        try:
+            done = pending.step()
+        except Exception as problem:
+            self.container.loop.drop(number)
+            self.over(None, problem)
+            return
+        if done:
+            self.container.loop.drop(number)
+            found = Exec(self.container.loop, self.name, self.container.id, pending.pid, pending.pidfd)
+            found.master = pending.master
+            self.over(found, None)

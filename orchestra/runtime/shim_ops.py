@@ -14,7 +14,7 @@ from typing import Any
 
 from orchestra.errors import NotFoundError, OrchestraError
 from orchestra.runtime.cgroups import Mode
-from orchestra.runtime.shim_birth import Birth, Over, start_process
+from orchestra.runtime.shim_birth import Birth, Entry, Over
 from orchestra.runtime.shim_container import Container
 from orchestra.runtime.shim_errors import StateError, to_data
 from orchestra.runtime.shim_exec import Collector, Exec
@@ -40,6 +40,7 @@ class Operations:
         self.execs: dict[str, Exec] = {}
         self._count = 0
         self.births: dict[str, Birth] = {}
+        self.entries: set[Entry] = set()
         self._fresh: list[Birth] = []
         self._open_files = resource.getrlimit(resource.RLIMIT_NOFILE)
 
@@ -52,7 +53,7 @@ class Operations:
             request.reply(value)
 
     def busy(self) -> bool:
-        return bool(self.births) or any(container.alive for container in self.containers.values())
+        return bool(self.births or self.entries) or any(container.alive for container in self.containers.values())
 
     def children(self) -> set[int]:
         """Pids that a pidfd of ours watches."""
@@ -267,51 +268,69 @@ class Operations:
     # Further processes
 
     def op_exec(self, request: Request) -> object:
-        container = self.find(request)
-        container.need("running")
         size = request.args.get("size")
-        process, master = start_process(container, request.args["process"], self._name(container),
-                                        fds=request.fds, tty=bool(request.args.get("tty")),
-                                        size=tuple(size) if size else None)
-        self._keep(process)
-        fds = []
-        if master >= 0:
-            process.master = master
-            fds = [os.dup(master)]
-        request.reply({"exec": process.name, "pid": process.pid}, fds)
+
+        def over(process: Exec | None, problem: BaseException | None) -> None:
+            if process is None:
+                request.fail(problem or RuntimeError("no process"))
+                return
+            self._keep(process)
+            request.reply({"exec": process.name, "pid": process.pid},
+                          [os.dup(process.master)] if process.master >= 0 else [])
+
+        self._enter(request, over, fds=request.fds, tty=bool(request.args.get("tty")),
+                    size=tuple(size) if size else None)
         return LATER
 
     def op_exec_run(self, request: Request) -> object:
-        container = self.find(request)
-        container.need("running")
         collector = Collector(self.loop, int(request.args.get("limit") or 65536))
+        timeout = request.args.get("timeout")
+        late: list[bool] = []
+
+        def stop(process: Exec) -> None:
+            if process.code is None:
+                late.append(True)
+                process.kill_group()
+
+        def ended(process: Exec, code: int) -> None:
+            self.execs.pop(process.name, None)
+            request.reply({"code": _TIMED_OUT if late else code, "output": collector.finish().decode("latin-1")})
+
+        def over(process: Exec | None, problem: BaseException | None) -> None:
+            if process is None:
+                collector.finish()
+                request.fail(problem or RuntimeError("no process"))
+                return
+            self._keep(process)
+            process.wait(lambda code: ended(process, code))
+            if timeout:
+                self.loop.after(float(timeout), lambda: stop(process))
+
         null = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
         try:
-            process, _ = start_process(container, request.args["process"], self._name(container),
-                                       fds=[null, collector.writer, collector.writer], tty=False, size=None)
+            self._enter(request, over, fds=[null, collector.writer, collector.writer], tty=False, size=None)
         except BaseException:
             collector.finish()
             raise
         finally:
             os.close(null)
         collector.close_writer()
-        self._keep(process)
-        state = {"late": False}
-
-        def late() -> None:
-            if process.code is None:
-                state["late"] = True
-                process.kill_group()
-
-        def over(code: int) -> None:
-            output = collector.finish().decode("latin-1")
-            self.execs.pop(process.name, None)
-            request.reply({"code": _TIMED_OUT if state["late"] else code, "output": output})
-
-        process.wait(over)
-        if request.args.get("timeout"):
-            self.loop.after(float(request.args["timeout"]), late)
         return LATER
+
+    def _enter(self, request: Request, over: Callable[[Exec | None, BaseException | None], None], *,
+               fds: list[int], tty: bool, size: tuple[int, int] | None) -> None:
+        container = self.find(request)
+        container.need("running")
+        self._count += 1
+        name = f"{container.id}.{os.getpid()}.{self._count}"
+
+        def done(process: Exec | None, problem: BaseException | None) -> None:
+            self.entries.discard(entry)
+            over(process, problem)
+
+        entry = Entry(container, name, done)
+        entry.begin(request.args["process"], fds=fds, tty=tty, size=size, open_files=self._open_files)
+        self.entries.add(entry)
 
     def op_exec_wait(self, request: Request) -> object:
         self._exec(request).wait(request.reply)
@@ -324,10 +343,6 @@ class Operations:
     def op_exec_resize(self, request: Request) -> bool:
         self._exec(request).resize(int(request.args["rows"]), int(request.args["columns"]))
         return True
-
-    def _name(self, container: Container) -> str:
-        self._count += 1
-        return f"{container.id}.{os.getpid()}.{self._count}"
 
     def _exec(self, request: Request) -> Exec:
         found = self.execs.get(request.args["exec"])
