@@ -133,9 +133,10 @@ class _Merger:
                 base.items[key] = theirs
                 base.key_locations[key] = over.key_location(key)
                 continue
-            if isinstance(theirs, Scalar) and theirs.value is None:
+            below = _below(table, key)
+            if isinstance(theirs, Scalar) and theirs.value is None and (below or {}).get("") != "replace":
                 continue
-            merged = self.node(mine, theirs, (*path, key), _below(table, key))
+            merged = self.node(mine, theirs, (*path, key), below)
             base.items[key] = merged
             if merged is theirs:
                 base.key_locations[key] = over.key_location(key)

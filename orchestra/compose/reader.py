@@ -264,16 +264,19 @@ class _Reader:
                 merges = self.node(self.next(), depth + 1)
                 continue
             path.append(key)
-            if key in made.items:
+            known = key in made.items
+            if known:
                 first = made.key_locations[key]
                 self.problems.error(f"key {key!r} is already defined at line {first.line}", place,
                                     tuple(path), notes=(f"first defined at {first}",))
             loose = key.startswith("x-")
             self.free += loose
-            made.items[key] = self.node(self.next(), depth + 1)
+            child = self.node(self.next(), depth + 1)
             self.free -= loose
-            made.key_locations[key] = place
             path.pop()
+            if not known:  # the first one stays, so that its own problems are found too
+                made.items[key] = child
+                made.key_locations[key] = place
         if merges is not None:
             self.merge(made, merges)
         return made

@@ -11,7 +11,6 @@ import pytest
 from orchestra.compose import ComposeError, LoadOptions, load, load_full
 from orchestra.compose.explain import explain, variable
 from orchestra.compose.interpolate import variables
-from orchestra.compose.tree import Mapping, plain
 
 BASE = "services:\n  a:\n    image: x\n"
 
@@ -232,8 +231,6 @@ def test_standard_input(tmp_path: Path) -> None:
 
 def test_tree_stays_a_tree_through_extends(tmp_path: Path) -> None:
     write(tmp_path, {"compose.yaml": "x-l: &l {a: b}\nservices:\n  a: {image: x, labels: *l}\n  b: {extends: a, labels: {c: d}}\n  c: {extends: a}\n"})
-    tree = load_full(options(tmp_path)).tree
-    services = tree.items["services"]
-    assert isinstance(services, Mapping)
-    labels = {name: plain(service.items["labels"]) for name, service in services.items.items() if isinstance(service, Mapping)}
+    services = load(options(tmp_path)).services
+    labels = {name: dict(service.labels) for name, service in services.items()}
     assert labels == {"a": {"a": "b"}, "b": {"a": "b", "c": "d"}, "c": {"a": "b"}}

@@ -35,7 +35,7 @@ def service(base: str, over: str) -> Any:
 
 @pytest.mark.parametrize(("base", "over", "result"), [
     ("user: a", "user: b", {"user": "b"}), ("user: a", "user: ", {"user": "a"}), ("user: ", "user: b", {"user": "b"}),
-    ("command: a b", "command: [c]", {"command": ["c"]}), ("command: [a, b]", "command: ", {"command": ["a", "b"]}),
+    ("command: a b", "command: [c]", {"command": ["c"]}), ("command: [a, b]", "command: ", {"command": None}),
     ("entrypoint: [a]", "entrypoint: []", {"entrypoint": []}),
     ("healthcheck: {test: [CMD, a], interval: 5s}", "healthcheck: {test: b}", {"healthcheck": {"test": "b", "interval": "5s"}}),
     ("environment: {B: 1, A: true, C: }", "environment: [A=2, D]", {"environment": ["A=2", "B=1", "C", "D"]}),
