@@ -8,7 +8,6 @@ temporary is below ``<builds>/<random>/`` and goes at the end. Progress: one res
 from __future__ import annotations
 
 import contextlib
-import secrets
 import time
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -23,6 +22,7 @@ from orchestra.build.parser import parse, parse_trigger
 from orchestra.build.problems import BuildError
 from orchestra.build.request import BuildRequest
 from orchestra.build.run import run
+from orchestra.build.scratch import scratch
 from orchestra.build.stages import PROXY_ARGS, Stage, find_stage, make_plan
 from orchestra.build.state import Shared, State
 from orchestra.build.view import View
@@ -33,7 +33,6 @@ from orchestra.images.config import Settings
 from orchestra.images.diff import source_date_epoch
 from orchestra.images.manifest import Platform
 from orchestra.images.reference import Reference
-from orchestra.images.rootfs import remove_tree
 from orchestra.paths import Paths
 
 if TYPE_CHECKING:
@@ -49,33 +48,28 @@ def build(request: BuildRequest, store: ImageStore, paths: Paths, sink: Sink) ->
     for tag in tags:
         if tag.digest:
             raise BuildError(f"a tag cannot have a digest: {tag.familiar()}")
-    scratch = paths.builds / secrets.token_hex(8)
-    scratch.mkdir(mode=0o700, parents=True)
     name = f"Image {request.shown}"
     sink(Progress(name, "Building"))
     try:
-        with store.lease():
-            image = _Build(request, store, paths, sink, scratch).image(tags)
-    except BaseException as error:
-        if isinstance(error, OrchestraError):
-            sink(Progress(name, "Error", Status.ERROR, error.brief))
+        with scratch(paths) as folder, store.lease():
+            image = _Build(request, store, paths, sink, folder).image(tags)
+    except OrchestraError as error:
+        sink(Progress(name, "Error", Status.ERROR, error.brief))
         raise
-    finally:
-        remove_tree(scratch)
     sink(Progress(name, "Built", Status.DONE))
     return image
 
 
 class _Build:
     def __init__(
-        self, request: BuildRequest, store: ImageStore, paths: Paths, sink: Sink, scratch: Path
+        self, request: BuildRequest, store: ImageStore, paths: Paths, sink: Sink, folder: Path
     ) -> None:
         self._store = store
         self._futures: dict[int, Future[State]] = {}
         self._views: dict[str, View] = {}
         args = _arguments(request)
         platform = Platform.parse(request.platform) if request.platform else Platform.host()
-        context = open_context(request, scratch)
+        context = open_context(request, folder)
         parsed = parse(context.dockerfile, context.dockerfile_name)
         plan = make_plan(
             parsed, args=args, target=request.target, platform=platform, file=context.dockerfile_name
@@ -83,7 +77,7 @@ class _Build:
         epoch = source_date_epoch({**request.environ, **args})
         now = float(epoch) if epoch is not None else time.time()
         self._shared = Shared(
-            request, store, paths, sink, scratch, context, plan, Cache(paths.builds / "cache", store), args,
+            request, store, paths, sink, folder, context, plan, Cache(paths.builds / "cache", store), args,
             platform, now, epoch, self._stage_view, self._base_image,
         )  # fmt: skip
 

@@ -22,6 +22,7 @@ from orchestra.build import instructions as ins
 from orchestra.build.copying import Item, Planner, Source, Target, digest, write_items
 from orchestra.build.metadata import value
 from orchestra.build.problems import BuildError
+from orchestra.build.scratch import SECRET
 from orchestra.build.state import State
 from orchestra.build.view import Node, View
 from orchestra.images.layer import ApplyOptions, apply
@@ -231,7 +232,7 @@ def _secret(state: State, one: ins.Run, mount: ins.Mount, done: Prepared) -> Non
             return
     folder = state.shared.paths.run
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    path = folder / f"build-secret-{secrets.token_hex(8)}"
+    path = folder / f"{SECRET}{state.shared.scratch.name}-{secrets.token_hex(8)}"
     with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "wb") as out:
         done.undo.callback(path.unlink, missing_ok=True)
         out.write(data)

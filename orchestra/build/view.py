@@ -68,6 +68,7 @@ class View:
         self.layers = tuple(str(layer) for layer in layers)
         self.ignore = ignore
         self._overlay = overlay
+        self._known: dict[str, Node | None] = {}
 
     @property
     def root(self) -> Node:
@@ -76,7 +77,14 @@ class View:
         return Node("", (), os.stat_result((stat.S_IFDIR | 0o755, 0, 0, 1, 0, 0, 0, 0, 0, 0)))
 
     def child(self, parent: Node, name: str) -> Node | None:
-        """What ``name`` is in the directory ``parent``; nothing is followed."""
+        """What ``name`` is in the directory ``parent``; nothing is followed. Looked up once: the layers of
+        a view do not change while it is used."""
+        path = f"{parent.path}/{name}" if parent.path else name
+        if path not in self._known:
+            self._known[path] = self._look_up(parent, name, path)
+        return self._known[path]
+
+    def _look_up(self, parent: Node, name: str, path: str) -> Node | None:
         found: list[str] = []
         first: os.stat_result | None = None
         for place in parent.places:
@@ -97,7 +105,7 @@ class View:
                 break
         if first is None:
             return None
-        return Node(f"{parent.path}/{name}" if parent.path else name, tuple(found), first)
+        return Node(path, tuple(found), first)
 
     def children(self, parent: Node) -> list[Node]:
         """Everything in a directory, by name."""
@@ -192,7 +200,7 @@ class View:
         return bool(excluded and exclude and exclude.prunes(relative))
 
     def _ignored(self, node: Node) -> bool:
-        return self.ignore is not None and bool(node.path) and self.ignore.matches(node.path)
+        return bool(self.ignore and self.ignore.patterns and node.path and self.ignore.matches(node.path))
 
     def _hidden(self, node: Node) -> bool:
         """Ignored, and no directory with exceptions below."""

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import os
 import stat
+import subprocess
+import sys
 import threading
 import time
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -187,3 +191,47 @@ def test_many_layers(builder) -> None:  # type: ignore[no-untyped-def]
     image = builder.build(f"FROM busybox\n{lines}RUN ls /many | wc -l > /count\n")
     assert len(image.diff_ids) == 132
     assert builder.text(image, "count").strip() == "130"
+
+
+def test_killed_builder_leaves_nothing_behind(builder, tmp_path) -> None:  # type: ignore[no-untyped-def]
+    mark = f"987{os.getpid() % 10000:04}"
+    builder.write("Dockerfile", f"FROM busybox\nRUN --mount=type=secret,id=s sleep {mark}\n")
+    code = (
+        "import sys\nfrom pathlib import Path\nfrom orchestra.build.builder import build\n"
+        "from orchestra.build.request import BuildRequest, Secret\n"
+        "from orchestra.images.store import ImageStore\nfrom orchestra.paths import Paths\n"
+        "paths = Paths(Path(sys.argv[1]), Path(sys.argv[2]))\n"
+        "request = BuildRequest(context=sys.argv[3], secrets=(Secret('s', value='x'),))\n"
+        "build(request, ImageStore(paths.images), paths, print)\n"
+    )
+    arguments = [str(builder.paths.lib), str(builder.paths.run), str(builder.context)]
+    process = subprocess.Popen([sys.executable, "-c", code, *arguments], stdout=subprocess.DEVNULL)
+    try:
+        eventually(lambda: running(mark))
+    finally:
+        process.kill()
+        process.wait()
+    eventually(lambda: not running(mark))
+    builder.build("FROM busybox\nLABEL a=b\n")
+    assert not [name for name in os.listdir(builder.paths.run) if "secret" in name]
+    builder.store.gc()
+    eventually(lambda: not os.listdir(builder.paths.images / "ingest"))
+
+
+def running(mark: str) -> bool:
+    for name in os.listdir("/proc"):
+        if name.isdigit():
+            try:
+                words = Path(f"/proc/{name}/cmdline").read_bytes().split(b"\0")
+            except OSError:
+                continue
+            if words[:2] == [b"sleep", mark.encode()]:
+                return True
+    return False
+
+
+def eventually(check: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 30
+    while not check():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
