@@ -1,0 +1,103 @@
+"""kill -9 of the shim: containers run on, the next shim takes them over, exits are told."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+
+import pytest
+from support.shimhelp import World, eventually, process, world
+
+from orchestra.linux import procfs
+from orchestra.runtime.shimclient import ShimGone
+
+pytestmark = pytest.mark.root
+
+
+@pytest.fixture
+def w() -> Iterator[World]:
+    with world() as found:
+        yield found
+
+
+def kill_shim(w: World) -> None:
+    pid = w.client.hello()["pid"]
+    os.kill(pid, signal.SIGKILL)
+    eventually(lambda: not procfs.alive(pid))
+
+
+def kernel_tells_exit_codes() -> bool:
+    major, minor = (int(word) for word in os.uname().release.split(".")[:2])
+    return (major, minor) >= (6, 15)
+
+
+def test_a_running_container_is_adopted(w: World) -> None:
+    script = ("trap s=1 TERM; n=0; while [ -z \"$s\" ]; do n=$((n+1)); echo $n; usleep 1000; done;"
+              " echo last; exit 7")
+    pid = w.run("a", "sh", "-c", script)
+    eventually(lambda: w.output("a").count(b"\n") > 20)
+    kill_shim(w)
+    with pytest.raises(ShimGone):
+        w.client.state("a")
+    client = w.again()
+    state = client.state("a")
+    assert (state["status"], state["pid"]) == ("running", pid)
+    assert state["shim_pid"] == client.hello()["pid"]
+    before = len(w.output("a"))
+    eventually(lambda: len(w.output("a")) > before + 100, "it logs on")
+    assert client.exec_run("a", process("sh", "-c", "kill -TERM 1"))[0] == 0
+    state = client.wait("a")
+    assert (state["exit_code"], state["lost"]) == ((7, False) if kernel_tells_exit_codes() else (255, True))
+    lines = w.output("a").split()
+    assert lines[-1] == b"last"
+    numbers = [int(line) for line in lines[:-1]]
+    assert numbers == list(range(1, len(numbers) + 1))  # not one line was lost
+
+
+def test_one_that_ended_meanwhile_is_lost(w: World) -> None:
+    pid = w.run("a", "sleep", "1000")
+    kill_shim(w)
+    os.kill(pid, signal.SIGKILL)
+    eventually(lambda: not procfs.alive(pid))
+    state = w.again().state("a")
+    assert (state["status"], state["exit_code"], state["lost"]) == ("stopped", 255, True)
+
+
+def test_one_that_was_only_created_ends(w: World) -> None:
+    pid = w.create("a", "sleep", "1000")
+    kill_shim(w)
+    client = w.again()
+    assert client.wait("a")["status"] == "stopped"
+    assert not procfs.alive(pid)
+
+
+def test_a_paused_one_stays_paused(w: World) -> None:
+    w.run("a", "sleep", "1000")
+    w.client.pause("a")
+    kill_shim(w)
+    client = w.again()
+    assert client.state("a")["status"] == "paused"
+    client.resume("a")
+    client.signal("a", signal.SIGTERM, all=True)
+    client.signal("a", signal.SIGKILL)
+    assert client.wait("a")["status"] == "stopped"
+
+
+def test_events_end_with_the_shim(w: World) -> None:
+    events = w.client.events()
+    w.run("a", "sleep", "1000")
+    assert next(events)["type"] == "create"
+    kill_shim(w)
+    with pytest.raises(ShimGone):
+        for _ in events:
+            pass
+
+
+def test_many_are_adopted(w: World) -> None:
+    for number in range(10):
+        w.run(f"c{number}", "sleep", "1000")
+    kill_shim(w)
+    client = w.again()
+    assert sorted(state["id"] for state in client.list()) == sorted(f"c{number}" for number in range(10))
+    assert {state["status"] for state in client.list()} == {"running"}
