@@ -1,0 +1,221 @@
+"""The canonical document as YAML or JSON text, in docker compose's order and layout.
+
+Literal ``$`` is doubled, so that the text loads back to the same model. The YAML emitter writes exactly
+the plain data that :func:`document` makes (maps with text keys, lists, scalars).
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import TYPE_CHECKING, Any
+
+from orchestra.compose import canon
+from orchestra.compose.tree import mapping, plain, scalar_text
+
+if TYPE_CHECKING:
+    from orchestra.compose.loader import Loaded
+    from orchestra.compose.model import Project
+
+SECTIONS = ("services", "networks", "volumes", "secrets", "configs", "models")
+
+
+def document(loaded: Loaded, *, strict: bool = False) -> dict[str, Any]:
+    """The active part of a loaded project as plain data; ``strict`` is the JSON form."""
+    tree, context = loaded.tree, loaded.context
+    if context.no_interpolate:
+        data = plain(tree)
+        services = data.get("services") or {}
+        data["services"] = {name: item for name, item in services.items() if name not in context.disabled}
+        found: dict[str, Any] = _sorted(data)
+        return found
+    made: dict[str, Any] = {"name": context.project_name, "services": {}}
+    for section in SECTIONS:
+        items = mapping(tree, section)
+        for key in sorted(items.items) if items else ():
+            if section == "services" and key in context.disabled:
+                continue
+            data = plain(items.items[key]) if items else None
+            made.setdefault(section, {})[key] = (
+                canon.service(data or {}, strict=strict) if section == "services"
+                else canon.resource(section, data, strict=strict))
+    made.update({key: plain(node) for key, node in tree.items.items() if key.startswith("x-")})
+    return dict(sorted(made.items())) if strict else made
+
+
+def project_document(project: Project) -> dict[str, Any]:
+    """The JSON form of a project without its tree."""
+    made: dict[str, Any] = {"name": project.name, "services": {}}
+    for section in SECTIONS:
+        items = {key: item.canonical for key, item in getattr(project, section).items()}
+        if items:
+            made[section] = items
+    return dict(sorted({**made, **project.extensions}.items()))
+
+
+def _sorted(data: Any) -> Any:
+    if isinstance(data, dict):
+        return {key: _sorted(data[key]) for key in sorted(data)}
+    return [_sorted(item) for item in data] if isinstance(data, list) else data
+
+
+_HTML = {"&": "\\u0026", "<": "\\u003c", ">": "\\u003e", "\u2028": "\\u2028", "\u2029": "\\u2029"}
+
+
+def to_json(loaded: Loaded) -> str:
+    """Docker compose's JSON, its escapes of ``&``, ``<`` and ``>`` included."""
+    text = json.dumps(document(loaded, strict=True), indent=2, ensure_ascii=False)
+    for char, escape in _HTML.items():
+        text = text.replace(char, escape)
+    return (text if loaded.context.no_interpolate else text.replace("$", "$$")) + "\n"
+
+
+def to_yaml(loaded: Loaded) -> str:
+    text = yaml_text(document(loaded))
+    return text if loaded.context.no_interpolate else text.replace("$", "$$")
+
+
+# -- YAML --------------------------------------------------------------------------------------
+
+
+def yaml_text(data: dict[str, Any]) -> str:
+    """Plain data as block-style YAML with an indentation of two."""
+    lines: list[str] = []
+    if not data:
+        return "{}\n"
+    _map(data, 0, lines, "")
+    return "\n".join(lines) + "\n"
+
+
+def _map(data: dict[str, Any], depth: int, lines: list[str], first: str) -> None:
+    """``first`` is what stands before the first key (the dash of a list item)."""
+    indent = "  " * depth
+    for key, value in data.items():
+        lead = first if first else indent
+        first = ""
+        _entry(f"{lead}{_key(key)}:", value, depth, lines)
+
+
+def _entry(head: str, value: Any, depth: int, lines: list[str]) -> None:
+    if isinstance(value, dict) and value:
+        lines.append(head)
+        _map(value, depth + 1, lines, "")
+    elif isinstance(value, list) and value:
+        lines.append(head)
+        _list(value, depth + 1, lines, "")
+    else:
+        lines.append(f"{head} {_scalar(value, depth)}")
+
+
+def _list(items: list[Any], depth: int, lines: list[str], first: str) -> None:
+    indent = "  " * depth
+    for item in items:
+        lead = f"{first or indent}- "
+        first = ""
+        if isinstance(item, dict) and item:
+            _map(item, depth + 1, lines, lead)
+        elif isinstance(item, list) and item:
+            _list(item, depth + 1, lines, lead)
+        else:
+            lines.append(lead + _scalar(item, depth))
+
+
+def _key(text: str) -> str:
+    if len(text) > 1000 or "\n" in text:
+        return _double(text)
+    return _text(text)
+
+
+def _scalar(value: Any, depth: int) -> str:
+    if value is None:
+        return "null"
+    if isinstance(value, str):
+        if "\n" in value and _literal_fits(value):
+            return _literal(value, depth)
+        return _text(value)
+    if isinstance(value, float) and value != value:
+        return ".nan"
+    if isinstance(value, float) and value in (float("inf"), float("-inf")):
+        return ".inf" if value > 0 else "-.inf"
+    if isinstance(value, dict):
+        return "{}"
+    return "[]" if isinstance(value, list) else scalar_text(value)
+
+
+_INDICATORS = frozenset("#,[]{}&*!|>'\"%@`")
+_OLD_WORDS = frozenset((
+    "y", "Y", "yes", "Yes", "YES", "on", "On", "ON", "n", "N", "no", "No", "NO", "off", "Off", "OFF",
+    "true", "True", "TRUE", "false", "False", "FALSE", "null", "Null", "NULL", "~", "",
+    ".nan", ".NaN", ".NAN", ".inf", ".Inf", ".INF", "+.inf", "+.Inf", "+.INF", "-.inf", "-.Inf", "-.INF"))
+_NUMBER = re.compile(
+    r"[-+]?(?:0b[01]+|0o?[0-7]+|0x[0-9a-fA-F]+|[0-9][0-9]*|(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?"
+    r"|[0-9][0-9]*(?::[0-5]?[0-9])+(?:\.[0-9]*)?)", re.IGNORECASE)
+_DATE = re.compile(r"[0-9]{4}-[0-9]{1,2}-[0-9]{1,2}(?:[Tt\s].*)?", re.DOTALL)
+_PRINTABLE = re.compile(r"[\n\x20-\x7e\x85\xa0-\u2027\u202a-\ud7ff\ue000-\ufefe\uff00-\ufffd]*")
+
+
+def _is_other_type(text: str) -> bool:
+    """Whether a reader might take the plain text for something else."""
+    if text in _OLD_WORDS:
+        return True
+    if text[0] in "0123456789+-.":
+        bare = text.replace("_", "")
+        return bool(_NUMBER.fullmatch(bare) or _DATE.fullmatch(text))
+    return False
+
+
+def _text(text: str) -> str:
+    if _is_other_type(text):
+        return _double(text)
+    if "\n" in text or not _PRINTABLE.fullmatch(text):
+        return _double(text)
+    if _plain_fits(text):
+        return text
+    return "'" + text.replace("'", "''") + "'"
+
+
+def _plain_fits(text: str) -> bool:
+    first = text[0]
+    if first in _INDICATORS or text[0] == " " or text[-1] == " " or text.startswith(("---", "...")):
+        return False
+    if first in "-?:" and (len(text) == 1 or text[1] == " "):
+        return False
+    return not (text.endswith(":") or ": " in text or " #" in text)
+
+
+def _double(text: str) -> str:
+    """JSON's escapes are YAML's, but for what JSON writes as two surrogates."""
+    parts = ['"']
+    for char in text:
+        escaped = _ESCAPES.get(char)
+        if escaped:
+            parts.append(escaped)
+        elif _PRINTABLE.fullmatch(char) and char not in "\n\x85":
+            parts.append(char)
+        else:
+            code = ord(char)
+            parts.append(f"\\x{code:02X}" if code < 0x100 else f"\\u{code:04X}" if code < 0x10000 else f"\\U{code:08X}")
+    parts.append('"')
+    return "".join(parts)
+
+
+_ESCAPES = {
+    '"': '\\"', "\\": "\\\\", "\n": "\\n", "\t": "\\t", "\r": "\\r", "\0": "\\0", "\a": "\\a", "\b": "\\b",
+    "\x1b": "\\e", "\v": "\\v", "\f": "\\f", "\x85": "\\N", "\xa0": "\\_", "\u2028": "\\L", "\u2029": "\\P"}
+
+
+def _literal_fits(text: str) -> bool:
+    """Whether ``|`` keeps the text; blanks at its end and unprintable characters need quotes."""
+    return (_PRINTABLE.fullmatch(text) is not None and not text.endswith(" ") and "\x85" not in text
+            and not text.startswith("\n ") and "\n" in text.rstrip("\n") + "\n" and text.strip("\n ") != "")
+
+
+def _literal(text: str, depth: int) -> str:
+    body = text.rstrip("\n")
+    trailing = len(text) - len(body)
+    chomp = "-" if trailing == 0 else "" if trailing == 1 else "+"
+    hint = "2" if text[0] in " \n" else ""
+    indent = "  " * (depth + 1)
+    lines = [f"{indent}{line}" if line else "" for line in body.split("\n")]
+    lines += [""] * (trailing - 1)
+    return f"|{hint}{chomp}\n" + "\n".join(lines)
