@@ -64,7 +64,7 @@ def run(spec: Spec, output: Callable[[str], None], stop: threading.Event) -> int
     program = Path(__file__).with_name("runner_process.py")
     try:
         process = subprocess.Popen(
-            [sys.executable, "-I", str(program), str(result_write)],
+            [sys.executable, "-I", "-S", str(program), str(result_write)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

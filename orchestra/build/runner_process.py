@@ -1,6 +1,6 @@
 """The helper process of a RUN step: creates one container and waits for it. Single-threaded.
 
-``python -I runner_process.py RESULT_FD``: one line of JSON on standard input (config, container_id,
+``python -I -S runner_process.py RESULT_FD``: one line of JSON on standard input (config, container_id,
 bundle); the container's output goes to our own; the end as JSON to RESULT_FD: ``{"exit": n}`` or
 ``{"error": {"step", "message", "path"}}``. When standard input ends, the container is killed.
 """

@@ -56,10 +56,6 @@ class Plan:
     escape: str = "\\"
     warnings: tuple[str, ...] = field(default=())
 
-    def find(self, name: str, before: int) -> int | None:
-        """The stage that ``--from=name`` means in stage ``before``."""
-        return find_stage(self.stages, name, before)
-
 
 def make_plan(
     parsed: Parsed, *, args: Mapping[str, str], target: str = "", platform: Platform, file: str = "Dockerfile"

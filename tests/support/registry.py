@@ -47,6 +47,7 @@ class Fault:
     truncate: int | None = None
     redirect: str = ""
     drip: float = 0.0
+    close: bool = False
     endless: bool = False
     hang: bool = False
     reset: bool = False
@@ -467,6 +468,8 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_response(status)
         for name, value in (headers or {}).items():
             self.send_header(name, value)
+        if self.fault and self.fault.close:
+            self.send_header("Connection", "close")
         if status != 204:
             self.send_header("Content-Length", str(len(data)))
         self.end_headers()

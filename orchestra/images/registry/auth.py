@@ -99,6 +99,8 @@ class Authenticator:
             return token.header
         if self._challenge is not None and self._challenge.scheme == "bearer":
             return self._bearer(self._challenge, scope)
+        if self._challenge is not None and self.credentials:
+            return self.credentials.basic()
         return ""
 
     def answer(self, headers: list[str], scope: str, base: str) -> str:
@@ -109,11 +111,11 @@ class Authenticator:
             self._challenge = challenges["bearer"]
             return self._bearer(challenges["bearer"], scope)
         if "basic" in challenges:
-            return self._basic(scope, base)
+            return self._basic(base)
         wanted = ", ".join(challenges) or "nothing known"
         raise AuthenticationError(f"{self._endpoint.host} asks for authentication by {wanted}", status=401)
 
-    def _basic(self, scope: str, base: str) -> str:
+    def _basic(self, base: str) -> str:
         credentials = self.credentials
         if credentials is None or not credentials.username:
             raise AuthenticationError(
@@ -122,9 +124,8 @@ class Authenticator:
                 hint=f"run `orchestra login {self._endpoint.host}`",
             )
         self._refuse_plain(base, self._endpoint.host)
-        header = credentials.basic()
-        self._tokens[scope] = _Token(header, float("inf"))
-        return header
+        self._challenge = Challenge("basic")
+        return credentials.basic()
 
     def _bearer(self, challenge: Challenge, scope: str) -> str:
         credentials = self.credentials

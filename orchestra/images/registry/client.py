@@ -113,12 +113,6 @@ class RegistryClient:
             return response, offset
         return response, 0
 
-    def tags(self, repository: str, limit: int = 10_000) -> list[str]:
-        response = self.call("GET", f"{quote(repository)}/tags/list?n={limit}", scope=_pull(repository))
-        data = json.loads(response.read(MANIFEST_LIMIT, "list of tags") or b"{}")
-        found = data.get("tags") if isinstance(data, dict) else None
-        return sorted(str(tag) for tag in found or [])[:limit]
-
     # --- calls -----------------------------------------------------------------------------------
 
     def call(

@@ -28,6 +28,7 @@ ERROR_LIMIT = 64 << 10
 CHUNK = 256 << 10
 _LEAST_BYTES = 64 << 10
 """A body must bring this much in each idle-timeout period."""
+_UPLOAD_PATIENCE = 5
 _POOL = 8
 _FOLLOWED = (301, 302, 303, 307, 308)
 
@@ -154,19 +155,27 @@ class _Connection:
         self.client = client
         self.used = False
         self._dog = dog
-        self._watched: socket.socket | None = None
+        self.sock: socket.socket | None = None
+        """Kept here, since http.client forgets it once an answer says ``Connection: close``."""
+
+    def connect(self, timeout: float) -> None:
+        self.client.connect()
+        self.sock = self.client.sock
+        self.patience(timeout)
+        self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+    def patience(self, seconds: float) -> None:
+        """How long one wait for bytes may last."""
+        if self.sock is not None:
+            self.sock.settimeout(seconds)
 
     def watch(self, seconds: float) -> None:
-        sock = self._watched or self.client.sock
-        if sock is not None:
-            self._watched = sock
-            self._dog.watch(sock, seconds)
+        """How long everything until the next call may last."""
+        if self.sock is not None:
+            self._dog.watch(self.sock, seconds)
 
     def release(self) -> bool:
-        if self._watched is None:
-            return False
-        sock, self._watched = self._watched, None
-        return self._dog.release(sock)
+        return self._dog.release(self.sock) if self.sock is not None else False
 
     def failure(self, error: Exception, url: str, doing: str) -> ConnectionFailed:
         late = self.release() or isinstance(error, TimeoutError)
@@ -291,8 +300,7 @@ class Transport:
     ) -> http.client.HTTPResponse:
         client = connection.client
         if client.sock is None:
-            client.connect()
-            self._tune(client)
+            connection.connect(self.config.idle_timeout)
         connection.watch(self.config.answer_timeout)
         path = parts.path or "/"
         target = f"{path}?{parts.query}" if parts.query else path
@@ -313,13 +321,14 @@ class Transport:
         client.endheaders()
         if request.body is not None:
             self._send_body(connection, request.body())
-        connection.watch(self.config.answer_timeout)
-        return client.getresponse()
-
-    def _tune(self, client: http.client.HTTPConnection) -> None:
-        sock: socket.socket = client.sock
-        sock.settimeout(self.config.idle_timeout)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        patience = self.config.answer_timeout
+        if request.length:
+            patience *= _UPLOAD_PATIENCE  # the registry may verify and move the whole blob before it answers
+        connection.watch(patience)
+        connection.patience(patience)
+        answer = client.getresponse()
+        connection.patience(self.config.idle_timeout)
+        return answer
 
     def _send_body(self, connection: _Connection, body: Iterable[bytes]) -> None:
         since = 0

@@ -236,7 +236,12 @@ class TestFaults:
 
     @pytest.mark.parametrize(
         "fault",
-        [Fault("GET", "/manifests/", times=9, hang=True), Fault("GET", "/manifests/", times=9, drip=0.3)],
+        [
+            Fault("GET", "/manifests/", times=9, hang=True),
+            Fault("GET", "/manifests/", times=9, drip=0.3),
+            Fault("GET", "/manifests/", times=9, drip=0.3, close=True),
+            Fault("GET", "/blobs/", times=9, drip=0.3, close=True),
+        ],
     )
     def test_slow_server(
         self, store: ImageStore, registry: Registry, env: dict[str, str], fault: Fault
