@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import ctypes
 import os
-import platform
 import struct
 from ctypes import c_char_p, c_int, c_long, c_size_t, c_uint, c_ulong, c_void_p
 from typing import Any
@@ -17,7 +16,7 @@ from typing import Any
 from orchestra.linux import constants as C
 
 _libc = ctypes.CDLL(None, use_errno=True)
-_X86 = platform.machine() in ("x86_64", "AMD64")
+_X86 = os.uname().machine == "x86_64"
 
 
 def _nr(x86: int, generic: int) -> int:
@@ -133,6 +132,8 @@ _capget = _system(c_char_p, c_char_p)
 _keyctl = _system(c_int, c_char_p)
 _sched_setattr = _system(c_int, c_char_p, c_uint)
 _ioprio_set = _system(c_int, c_int, c_int)
+_setfsuid = _function("setfsuid", c_uint)
+_setfsgid = _function("setfsgid", c_uint)
 _seccomp = _system(c_uint, c_uint, c_void_p)
 
 
@@ -213,6 +214,14 @@ def seccomp_load(program: bytes, flags: int = 0) -> None:
     header = ctypes.create_string_buffer(struct.pack("@HP", len(program) // 8, ctypes.addressof(code)))
     if _seccomp(_nr(317, 277), C.SECCOMP_SET_MODE_FILTER, flags, ctypes.cast(header, c_void_p)):
         raise failed("seccomp")
+
+
+def set_filesystem_ids(uid: int, gid: int) -> None:
+    """setfsuid and setfsgid (which cannot fail); the capability sets stay as they are."""
+    sets = capget()
+    _setfsgid(gid)
+    _setfsuid(uid)
+    capset(*sets)
 
 
 # Files

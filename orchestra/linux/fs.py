@@ -10,7 +10,6 @@ from __future__ import annotations
 import errno
 import os
 import stat
-import tempfile
 
 from orchestra.linux import calls
 from orchestra.linux import constants as C
@@ -87,6 +86,8 @@ def _through_link(root_fd: int, path: str, parent_fd: int, name: str, directory:
 
 def write_file(path: str | os.PathLike[str], data: bytes | str, mode: int = 0o600) -> None:
     """Atomically: readers see the old content or the new one."""
+    import tempfile  # here: it imports a good deal that the shim has no use for
+
     place = os.fspath(path)
     folder = os.path.dirname(place) or "."
     fd, draft = tempfile.mkstemp(prefix=".", suffix=".new", dir=folder)
