@@ -8,13 +8,15 @@ nobody changes after loading. ``extensions`` hold ``x-`` keys. Field names are t
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
+
+from orchestra.compose.record import record
 
 Json = Any  # JSON-like data whose shape is the user's
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Dependency:
     """``condition``: service_started, service_healthy or service_completed_successfully."""
 
@@ -23,7 +25,7 @@ class Dependency:
     restart: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class HealthCheck:
     """``test`` starts with CMD, CMD-SHELL or NONE; empty means the image's own."""
 
@@ -36,7 +38,7 @@ class HealthCheck:
     disable: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Port:
     """``published`` is text: empty (any free port), a number, or a range."""
 
@@ -50,7 +52,7 @@ class Port:
     extensions: Mapping[str, Json] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class BindOptions:
     propagation: str = ""
     create_host_path: bool = True
@@ -58,20 +60,20 @@ class BindOptions:
     selinux: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class VolumeOptions:
     nocopy: bool = False
     subpath: str = ""
     labels: Mapping[str, str] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class TmpfsOptions:
     size: int | None = None
     mode: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Mount:
     """One entry of ``services.*.volumes``: type bind, volume, tmpfs, image, npipe or cluster.
     ``source`` is an absolute host path, a key of ``Project.volumes``, an image reference, or ''
@@ -89,7 +91,7 @@ class Mount:
     extensions: Mapping[str, Json] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class FileGrant:
     """A secret or config given to a service; ``target`` is absolute."""
 
@@ -100,21 +102,21 @@ class FileGrant:
     mode: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Device:
     source: str
     target: str
     permissions: str = "rwm"
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Ulimit:
     soft: int
     hard: int
     single: bool = False  # written as one integer
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class NetworkAttachment:
     """One entry of ``services.*.networks``."""
 
@@ -130,13 +132,13 @@ class NetworkAttachment:
     extensions: Mapping[str, Json] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class DeviceRate:
     path: str
     rate: int
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class BlkioConfig:
     """``weight_device`` holds the weight as its ``rate``."""
 
@@ -148,13 +150,13 @@ class BlkioConfig:
     device_write_iops: tuple[DeviceRate, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Logging:
     driver: str = ""
     options: Mapping[str, str] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Hook:
     """pre_start, post_start or pre_stop. ``image`` and ``per_replica`` only for pre_start."""
 
@@ -167,7 +169,7 @@ class Hook:
     per_replica: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class BuildSecret:
     source: str
     target: str = ""
@@ -176,7 +178,7 @@ class BuildSecret:
     mode: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Build:
     context: str = ""
     dockerfile: str = ""
@@ -206,7 +208,7 @@ class Build:
     extensions: Mapping[str, Json] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class ResourceSet:
     """``deploy.resources.limits`` or ``.reservations``. ``cpus`` in cores, ``memory`` in bytes."""
 
@@ -217,7 +219,7 @@ class ResourceSet:
     generic_resources: tuple[Json, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class RestartPolicy:
     condition: str = ""
     delay: float | None = None
@@ -225,7 +227,7 @@ class RestartPolicy:
     window: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class UpdateConfig:
     parallelism: int | None = None
     delay: float | None = None
@@ -235,7 +237,7 @@ class UpdateConfig:
     max_failure_ratio: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Deploy:
     mode: str = ""
     replicas: int | None = None
@@ -250,7 +252,7 @@ class Deploy:
     extensions: Mapping[str, Json] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class WatchRule:
     path: str
     action: str
@@ -261,20 +263,20 @@ class WatchRule:
     exec: Hook | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class CredentialSpec:
     config: str = ""
     file: str = ""
     registry: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Provider:
     type: str
     options: Mapping[str, Json] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Service:
     """One service. ``environment`` and ``labels`` already hold env_file and label_file; an
     environment value of None is unresolved and never reaches the container. ``command`` and
@@ -385,7 +387,7 @@ class Service:
         return 1
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class IpamPool:
     subnet: str = ""
     ip_range: str = ""
@@ -393,7 +395,7 @@ class IpamPool:
     aux_addresses: Mapping[str, str] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Network:
     """``key`` is the name in the file, ``name`` the real one."""
 
@@ -414,7 +416,7 @@ class Network:
     canonical: Mapping[str, Json] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Volume:
     key: str
     name: str
@@ -426,7 +428,7 @@ class Volume:
     canonical: Mapping[str, Json] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class FileSource:
     """A top-level secret or config. ``environment`` names a variable of the project environment,
     whose value is ``value`` (never printed); ``content`` is inline text (configs only)."""
@@ -446,7 +448,7 @@ class FileSource:
     canonical: Mapping[str, Json] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Model:
     key: str
     name: str
@@ -456,7 +458,7 @@ class Model:
     canonical: Mapping[str, Json] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Project:
     """A loaded project: only active services (and what they use, unless all resources were asked
     for); ``disabled`` are the services that profiles switched off (known, so never orphans)."""
