@@ -59,6 +59,18 @@ def load(options: LoadOptions) -> Project:
 
 def load_full(options: LoadOptions) -> Loaded:
     """As :func:`load`, with the tree and the warnings returned instead of told."""
+    import gc
+
+    collecting = gc.isenabled()
+    gc.disable()  # a load makes many objects and no garbage cycles: collecting costs a third of its time
+    try:
+        return _load(options)
+    finally:
+        if collecting:
+            gc.enable()
+
+
+def _load(options: LoadOptions) -> Loaded:
     from orchestra.compose import bind
 
     loader = Loader(options)

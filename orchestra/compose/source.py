@@ -11,7 +11,6 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import PurePath
 
 from orchestra.compose import dotenv
 from orchestra.compose.diagnostics import Problems
@@ -217,23 +216,26 @@ def _from_variable(environment: Mapping[str, str], cwd: str) -> tuple[str, ...]:
 
 def _search(folder: str, options: LoadOptions, problems: Problems) -> tuple[str, ...]:
     """The first folder upwards with a compose file, and the override beside it."""
+    start = folder
     if not os.path.isdir(folder):
         raise problems.fail(f"project directory {folder}: not found")
-    for place in (PurePath(folder), *PurePath(folder).parents):
-        candidates = [name for name in NAMES if os.path.isfile(place / name)]
+    place = ""
+    while place != folder:
+        place, folder = folder, os.path.dirname(folder)
+        candidates = [name for name in NAMES if os.path.isfile(os.path.join(place, name))]
         if not candidates:
             continue
         if len(candidates) > 1:
             problems.warn(f"several compose files found: {', '.join(candidates)}; using {candidates[0]}",
-                          Location(shown_name(str(place / candidates[0]), options.cwd)))
-        chosen = [str(place / candidates[0])]
-        overrides = [name for name in OVERRIDES if os.path.isfile(place / name)]
+                          Location(shown_name(os.path.join(place, candidates[0]), options.cwd)))
+        chosen = [os.path.join(place, candidates[0])]
+        overrides = [name for name in OVERRIDES if os.path.isfile(os.path.join(place, name))]
         if len(overrides) > 1:
             problems.warn(f"several override files found: {', '.join(overrides)}; using {overrides[0]}",
-                          Location(shown_name(str(place / overrides[0]), options.cwd)))
-        return tuple(chosen + [str(place / name) for name in overrides[:1]])
+                          Location(shown_name(os.path.join(place, overrides[0]), options.cwd)))
+        return tuple(chosen + [os.path.join(place, name) for name in overrides[:1]])
     raise problems.fail(
-        "no compose file found", Location(folder),
+        "no compose file found", Location(start),
         hint="looked for compose.yaml, compose.yml, docker-compose.yml and docker-compose.yaml here and in "
              "every parent folder; name one with -f")
 

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from decimal import Decimal
 from typing import Any, Union
 
 from orchestra.errors import Location
@@ -267,6 +266,8 @@ def scalar_text(value: Value) -> str:
 def _float_text(value: float) -> str:
     if value != value or value in (float("inf"), float("-inf")):
         return "NaN" if value != value else ("+Inf" if value > 0 else "-Inf")
+    from decimal import Decimal
+
     number = Decimal(repr(value)).normalize()
     if value == 0 or -4 <= number.adjusted() < 6:
         return format(number, "f")
