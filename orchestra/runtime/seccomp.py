@@ -12,7 +12,7 @@ where the default is an errno, calls newer than every named one fail with ENOSYS
 from __future__ import annotations
 
 import json
-import platform
+import os
 from collections.abc import Iterable
 from typing import Any
 
@@ -44,7 +44,7 @@ _cache: dict[str, bytes] = {}
 
 def native() -> str:
     """This machine's architecture in our words."""
-    machine = platform.machine()
+    machine = os.uname().machine
     if machine not in _COMPATIBLE:
         raise UnsupportedError(f"seccomp: the architecture {machine} is not known")
     return machine
@@ -130,7 +130,7 @@ def _version(text: str) -> tuple[int, int]:
 
 
 def _kernel() -> tuple[int, int]:
-    return _version(platform.release())
+    return _version(os.uname().release)
 
 
 def _action(name: str, number: int | None) -> int:

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from orchestra.linux import procfs
 from orchestra.paths import Paths
 from orchestra.runtime import defaults, shimclient
 from orchestra.runtime.cgroups import manager, probe
@@ -26,8 +27,30 @@ def rootfs(folder: Path) -> None:
     for name in ("bin", "dev", "proc", "sys", "tmp", "etc", "root"):
         (folder / name).mkdir(parents=True, exist_ok=True)
     shutil.copy2(BUSYBOX, folder / "bin/busybox")
-    for name in ("sh", "cat", "echo", "sleep", "true", "false", "ls", "id", "kill", "head", "yes", "dd", "stty",
-                 "env", "ps", "seq", "tail", "od", "test", "trap", "mount", "usleep"):
+    for name in (
+        "sh",
+        "cat",
+        "echo",
+        "sleep",
+        "true",
+        "false",
+        "ls",
+        "id",
+        "kill",
+        "head",
+        "yes",
+        "dd",
+        "stty",
+        "env",
+        "ps",
+        "seq",
+        "tail",
+        "od",
+        "test",
+        "trap",
+        "mount",
+        "usleep",
+    ):
         (folder / "bin" / name).symlink_to("busybox")
     (folder / "etc/passwd").write_text("root:x:0:0::/root:/bin/sh\nnobody:x:65534:65534::/:/bin/sh\n")
 
@@ -49,8 +72,13 @@ class World:
         self.client = shimclient.ensure(self.paths, self.project)
         return self.client
 
-    def bundle(self, name: str, *words: str, tty: bool = False, change: Callable[[dict[str, Any]], None] | None = None
-               ) -> str:
+    def bundle(
+        self,
+        name: str,
+        *words: str,
+        tty: bool = False,
+        change: Callable[[dict[str, Any]], None] | None = None,
+    ) -> str:
         folder = self.paths.bundles / name
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         config = defaults.config(list(words), root=str(self.rootfs))
@@ -64,10 +92,21 @@ class World:
     def log(self, name: str) -> dict[str, Any]:
         return {"path": str(self.paths.lib / f"{name}.log"), "driver": "local", "max_size": 0, "max_file": 1}
 
-    def create(self, name: str, *words: str, tty: bool = False, stdin_open: bool = False,
-               change: Callable[[dict[str, Any]], None] | None = None) -> int:
-        return self.client.create(name, self.bundle(name, *words, tty=tty, change=change), self.log(name),
-                                  stdin_open=stdin_open, cgroup_path=f"/{self.paths.scope}/{self.project}/{name}")
+    def create(
+        self,
+        name: str,
+        *words: str,
+        tty: bool = False,
+        stdin_open: bool = False,
+        change: Callable[[dict[str, Any]], None] | None = None,
+    ) -> int:
+        return self.client.create(
+            name,
+            self.bundle(name, *words, tty=tty, change=change),
+            self.log(name),
+            stdin_open=stdin_open,
+            cgroup_path=f"/{self.paths.scope}/{self.project}/{name}",
+        )
 
     def run(self, name: str, *words: str, **options: Any) -> int:
         pid = self.create(name, *words, **options)
@@ -87,7 +126,7 @@ class World:
             self.client.delete(state["id"])
         pid = self.client.hello()["pid"]
         self.client.close()
-        eventually(lambda: not os.path.exists(f"/proc/{pid}"), "the shim leaves")
+        eventually(lambda: not procfs.alive(pid), "the shim leaves")
         mode = probe()
         assert not manager(f"/{self.paths.scope}", mode).exists(), "cgroups are left"
 
