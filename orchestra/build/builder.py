@@ -32,6 +32,7 @@ from orchestra.images.commit import extend
 from orchestra.images.config import Settings
 from orchestra.images.diff import source_date_epoch
 from orchestra.images.manifest import Platform
+from orchestra.images.problems import from_os_error
 from orchestra.images.reference import Reference
 from orchestra.paths import Paths
 
@@ -178,9 +179,11 @@ class _Build:
                 cached = files.workdir(state, one)
             else:
                 cached = not metadata.apply(state, one)
-        except BaseException as error:
-            brief = error.brief if isinstance(error, OrchestraError) else type(error).__name__
-            report(Progress(name, "Error", Status.ERROR, brief))
+        except OSError as error:
+            report(Progress(name, "Error", Status.ERROR, error.strerror or ""))
+            raise _at(one, from_os_error(error, "building")) from error
+        except OrchestraError as error:
+            report(Progress(name, "Error", Status.ERROR, error.brief))
             raise
         details = "" if cached else f"{time.monotonic() - begin:.1f}s"
         report(Progress(name, "CACHED" if cached else "Done", Status.DONE, details))
@@ -215,8 +218,6 @@ class _Build:
                 self._store, text, platform=wanted, sink=shared.report, environ=shared.request.environ
             )
         except OrchestraError as error:
-            if present is not None and present.tags == []:
-                return present
             if present is not None and wanted.accepts(present.platform):
                 shared.warn(f"cannot refresh {text}: {error.brief}")
                 return present
@@ -237,6 +238,11 @@ class _Build:
                 view = View(list(reversed(self._store.layers(image, sink=shared.report))))
             self._views[name] = view
         return self._views[name]
+
+
+def _at(one: ins.Instruction, error: OrchestraError) -> OrchestraError:
+    error.location = error.location or one.line.at(0)
+    return error
 
 
 def _image_of(named: str) -> str | None:

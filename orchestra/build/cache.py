@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from orchestra.images import mediatype
 from orchestra.images.commit import NewLayer
 from orchestra.images.digest import parse_digest
-from orchestra.images.manifest import Descriptor, canonical_json
+from orchestra.images.manifest import Descriptor
 from orchestra.images.problems import ImageError
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ class Cached:
 
 
 def key_of(**parts: Any) -> str:
-    return hashlib.sha256(canonical_json(dict(sorted(parts.items())))).hexdigest()
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
 class Cache:

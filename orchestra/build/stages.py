@@ -73,9 +73,7 @@ def make_plan(
     _same_names(stages)
     chosen = _target(stages, target)
     order = _needed(stages, chosen)
-    unused = _unused(parsed, args)
-    warnings = (f"build arguments {', '.join(unused)} are not used by the Dockerfile",) if unused else ()
-    return Plan(tuple(stages), chosen, order, globals_, platform_args, escape, warnings)
+    return Plan(tuple(stages), chosen, order, globals_, platform_args, escape, tuple(_warnings(parsed, args)))
 
 
 def _globals(
@@ -171,6 +169,17 @@ def _needed(stages: list[Stage], target: int) -> tuple[int, ...]:
             wanted.add(index)
             waiting += stages[index].needs
     return tuple(sorted(wanted))
+
+
+def _warnings(parsed: Parsed, args: Mapping[str, str]) -> list[str]:
+    found = []
+    unused = _unused(parsed, args)
+    if unused:
+        found.append(f"build arguments {', '.join(unused)} are not used by the Dockerfile")
+    frontend = parsed.source.directives.get("syntax", "")
+    if frontend and "docker/dockerfile" not in frontend:
+        found.append(f"syntax={frontend[:100]} is another language's frontend and has no effect here")
+    return found
 
 
 def _unused(parsed: Parsed, args: Mapping[str, str]) -> list[str]:
