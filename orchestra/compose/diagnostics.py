@@ -7,16 +7,16 @@ carries every problem found so far; its text is ready to print.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
+from orchestra.compose.record import record
 from orchestra.compose.tree import Path, path_text
 from orchestra.errors import Location, OrchestraError
 
 LIMIT = 50  # problems printed; the rest is counted
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Problem:
     """``severity`` is ``error`` or ``warning``; ``path`` is the place in the document
     (``services.web.ports[0]``); ``source_line`` the text of the line; ``notes`` say where a merged or

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 from orchestra.compose.diagnostics import ComposeError
 from orchestra.compose.options import LoadContext, LoadOptions
+from orchestra.compose.record import record
 from orchestra.compose.source import join, parse_env, read_text, shown_name
 from orchestra.compose.tree import (
     Mapping,
@@ -28,7 +28,7 @@ from orchestra.compose.tree import (
 from orchestra.errors import Location
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class _File:
     path: str
     required: bool

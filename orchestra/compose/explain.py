@@ -5,15 +5,15 @@ Asks a finished load (:class:`~orchestra.compose.loader.Loaded`); nothing is loa
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 from orchestra.compose.loader import Loaded
+from orchestra.compose.record import record
 from orchestra.compose.tree import Mapping, Node, Path, Scalar, Sequence, path_text, plain, scalar_text
 from orchestra.errors import Location
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Setting:
     """One value a path had; ``origin`` reads like ``file compose.yaml`` or ``extends base``."""
 
@@ -23,7 +23,7 @@ class Setting:
     raw: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Variable:
     """``places``: where it was set, the winner first (``shell``, ``.env:3``); empty if it is unset."""
 
@@ -32,7 +32,7 @@ class Variable:
     places: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Explanation:
     path: str
     now: Setting

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import pairwise
 
 from orchestra.compose import merge
 from orchestra.compose.diagnostics import Problems
 from orchestra.compose.options import LoadContext, LoadOptions
+from orchestra.compose.record import record
 from orchestra.compose.source import Source, add_env_file, is_remote, join, read_source
 from orchestra.compose.tree import Mapping, Node, Path, Scalar, Sequence, kind_name, plain
 from orchestra.errors import Location
@@ -24,7 +25,7 @@ MAX_INCLUDES = 1000
 MAX_CHAIN = 50
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Application:
     """One load: ``folder`` is the absolute base of relative paths, ``chain`` the absolute paths of the
     files that led here by ``include``."""
@@ -35,7 +36,7 @@ class Application:
     chain: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Entry:
     paths: tuple[tuple[str, Location], ...]
     project_directory: str | None

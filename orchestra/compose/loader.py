@@ -18,7 +18,6 @@ Any input gives a :class:`Project` or raises :class:`ComposeError`.
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -29,6 +28,7 @@ from orchestra.compose.include import Application, Includer
 from orchestra.compose.interpolate import Interpolator, InvalidTemplate, MissingVariable, substitute
 from orchestra.compose.options import LoadContext, LoadOptions
 from orchestra.compose.reader import parse
+from orchestra.compose.record import record
 from orchestra.compose.source import Source, read_source
 from orchestra.compose.tree import Mapping, Node, Origin, Path, Scalar, kind_name, mapping, scalar_text
 from orchestra.errors import Location
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from orchestra.compose.model import Project
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Loaded:
     """A project with what it was made of: the final located tree (see :mod:`~orchestra.compose.explain`),
     the context, and the warnings."""

@@ -9,9 +9,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 from orchestra.compose.diagnostics import Problem, Problems
+from orchestra.compose.record import record
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class LoadOptions:
     """``files``: ``-f`` words (``-`` reads ``stdin``); empty means COMPOSE_FILE or the search upwards
     from ``cwd``. ``profiles``/``env_files`` empty mean COMPOSE_PROFILES/COMPOSE_ENV_FILES.

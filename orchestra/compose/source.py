@@ -16,6 +16,7 @@ from orchestra.compose import dotenv
 from orchestra.compose.diagnostics import Problems
 from orchestra.compose.interpolate import Lookup
 from orchestra.compose.options import LoadOptions
+from orchestra.compose.record import record
 from orchestra.compose.tree import Path
 from orchestra.errors import Location
 
@@ -27,7 +28,7 @@ TRUE = frozenset({"1", "t", "T", "true", "True", "TRUE"})
 _REMOTE = re.compile(r"(oci|https?|ssh|git)://|git@|github\.com/")
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Source:
     """A compose file: its absolute ``path`` (``-`` for standard input), the name shown, the text."""
 

@@ -13,9 +13,9 @@ Whoever rewrites a node (short form → long form) gives the new node the old on
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any, Union
 
+from orchestra.compose.record import record
 from orchestra.errors import Location
 
 NOWHERE = Location("")
@@ -24,7 +24,7 @@ Path = tuple[str | int, ...]
 Value = str | int | float | bool | None
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Origin:
     """How a value came in. ``kind`` is ``file``, ``extends``, ``include``, ``default``, ``derived``,
     ``environment`` (a variable) or ``env_file``; ``detail`` is the file, service or variable;
