@@ -85,7 +85,7 @@ def _table(rules: dict[str, Parse]) -> dict[str, Any]:
 
 
 _HOOKS = {f"{hook}.#.command": _command for hook in ("pre_start", "post_start", "pre_stop")}
-_UPDATES = {f"deploy.{name}.{key}": _duration for name in ("update_config", "rollback_config") for key in ("delay", "monitor")}
+_UPDATES: dict[str, Parse] = {f"deploy.{name}.{key}": _duration for name in ("update_config", "rollback_config") for key in ("delay", "monitor")}
 _UPDATES |= {f"deploy.{name}.parallelism": units.natural for name in ("update_config", "rollback_config")}
 _RATES = {f"blkio_config.{key}.#.rate": units.size for key in (
     "device_read_bps", "device_read_iops", "device_write_bps", "device_write_iops")}

@@ -81,7 +81,7 @@ def _make(kind: type) -> Decoder:
 
     hints = typing.get_type_hints(kind)
     table: dict[str, Decoder | None] = {}
-    for item in fields(kind):  # type: ignore[arg-type]
+    for item in fields(kind):
         if item.init:
             table[item.name] = _for_type(hints[item.name])
 
@@ -115,15 +115,19 @@ def _for_type(hint: Any) -> Decoder | None:
     if origin in (frozenset, set):
         return lambda value: origin(value)
     if isinstance(origin, type) and issubclass(origin, Mapping):
-        inner = _for_type(arguments[1])
-        if inner is None:
-            return dict
-        return lambda value: {key: None if item is None else inner(item) for key, item in value.items()}
+        return _for_mapping(_for_type(arguments[1]))
     if isinstance(hint, type) and is_dataclass(hint):
         return lambda value: _decoder(hint)(value)
     if hint is float:
         return float
     return None
+
+
+def _for_mapping(inner: Decoder | None) -> Decoder:
+    if inner is None:
+        return dict
+    convert = inner
+    return lambda value: {key: None if item is None else convert(item) for key, item in value.items()}
 
 
 def _for_tuple(arguments: tuple[Any, ...]) -> Decoder:

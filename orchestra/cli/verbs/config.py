@@ -159,7 +159,7 @@ def _pinned(ctx: Context, loaded: Loaded) -> dict[str, str]:
         if image is None:
             raise NotFoundError(f"the image {service.image} of service {name} is not in the local store",
                                 hint=f"fetch it with orchestra pull {name}")
-        found[name] = f"{reference.familiar_name()}@{image.digest}"
+        found[name] = f"{reference.familiar_name}@{image.digest}"
     return found
 
 
@@ -180,10 +180,9 @@ def _variables(ctx: Context, args: argparse.Namespace) -> str:
     from orchestra.compose.interpolate import variables
     from orchestra.compose.loader import load_full
 
+    ctx.options.all_resources = True
+    ctx.options.profile[:] = ["*"]
     loaded = load_full(ctx.load_options((), no_interpolate=True, no_consistency=True, no_normalize=True,
-                                        no_env_resolution=True, all_resources=True)
-                       if not ctx.options.all_resources else
-                       ctx.load_options((), no_interpolate=True, no_consistency=True, no_normalize=True,
                                         no_env_resolution=True))
     rows: dict[str, dict[str, Any]] = {}
     for name, (operator, word, _path) in sorted(variables(loaded.tree).items()):
@@ -208,11 +207,18 @@ def _explain(loaded: Loaded, args: argparse.Namespace) -> str:
     if found is not None:
         return json.dumps(found.to_dict(), indent=2, ensure_ascii=False) + "\n" if args.format == "json" else _told(found)
     variable = explain.variable(loaded, name)
-    if variable.value is None and not variable.places and (wanted == name or "." in wanted):
+    if variable.value is None and not (name.isidentifier() and _mentioned(loaded, name)):
         raise NotFoundError(f"nothing is set at {wanted}", hint=_path_hint(loaded, wanted))
     if args.format == "json":
         return json.dumps({"name": variable.name, "value": variable.value, "places": list(variable.places)}) + "\n"
     return _lines(_variable_lines(variable, ""))
+
+
+def _mentioned(loaded: Loaded, name: str) -> bool:
+    """Whether a value of the project was made with the variable."""
+    from orchestra.compose.tree import Scalar, walk
+
+    return any(isinstance(node, Scalar) and name in node.variables for _path, node in walk(loaded.tree))
 
 
 def _path_hint(loaded: Loaded, wanted: str) -> str:
