@@ -7,6 +7,7 @@ import json
 import tarfile
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -117,6 +118,18 @@ def test_unchanged_costs_one_head(store: ImageStore, registry: Registry, env: di
     registry.log.clear()
     pull(store, f"{registry.host}/app:1", environ=env, policy="missing")
     assert not registry.log
+
+
+def test_pulls_of_the_same_image_meet(store: ImageStore, registry: Registry, env: dict[str, str]) -> None:
+    registry.add_image("app", "1", [ONE, TWO])
+    registry.add_image("app", "2", [ONE, TWO, make_tar({"more": b"more"})])
+    names = [f"{registry.host}/app:{tag}" for tag in ("1", "2", "1", "2")]
+    with ThreadPoolExecutor(4) as pool:
+        images = list(pool.map(lambda name: pull(ImageStore(store.root), name, environ=env), names))
+    assert len({image.id for image in images}) == 2
+    layers = json.loads(registry.manifests["app"]["2"][1])["layers"]
+    for layer in layers:
+        assert len(registry.requests("GET", layer["digest"])) == 1
 
 
 def test_policy_never(store: ImageStore, registry: Registry, env: dict[str, str]) -> None:
@@ -403,6 +416,15 @@ class TestPush:
         push(store, f"{registry.host}/app:1", environ=env)
         assert not registry.requests("PUT", "/uploads/")
         assert len(registry.blobs["app"]) == 3
+
+    def test_mount_with_token(self, store: ImageStore, env: dict[str, str]) -> None:
+        auth = Credentials("me", "s3cret")
+        with Registry(auth="token") as registry:
+            registry.add_image("base", "1", [ONE, TWO])
+            image = pull(store, f"{registry.host}/base:1", environ=env, auth=auth)
+            store.tag(image.id, f"{registry.host}/app:1")
+            push(store, f"{registry.host}/app:1", environ=env, auth=auth)
+            assert not registry.requests("PUT", "/uploads/")
 
     def test_mount_refused(self, store: ImageStore, env: dict[str, str]) -> None:
         with Registry(mount=False) as registry:
