@@ -15,7 +15,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from orchestra.events import Progress, Sink
+from orchestra.events import Progress, Sink, Status
 from orchestra.images.digest import short
 from orchestra.images.manifest import Descriptor
 from orchestra.images.mediatype import Compression, layer_compression, layer_type
@@ -79,6 +79,7 @@ def _compressed(store: ImageStore, layer: Descriptor, *, docker: bool, sink: Sin
             done += size
             sink(Progress(name, "Compressing", current=done, total=layer.size))
         digest = writer.commit()
+    sink(Progress(name, "Compressed", Status.DONE, current=layer.size, total=layer.size))
     return Descriptor(layer_type(Compression.GZIP, docker=docker), digest, store.blobs.size(digest))
 
 

@@ -7,6 +7,7 @@ the registry gave for it (of the index, where there is one), as docker has it.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -30,6 +31,8 @@ from orchestra.images.registry.upload import Upload, upload
 from orchestra.images.store import ImageStore
 
 _CONFIG_LIMIT = 8 << 20
+_REPORT = 0.1
+"""Seconds between two reports of one layer."""
 POLICIES = ("always", "missing", "if_not_present", "never")
 
 
@@ -223,10 +226,16 @@ def _push(
     sources = _neighbours(image, wanted)
 
     def send(blob: Descriptor, label: str) -> None:
+        last = 0.0
+
         def step(sent: int) -> None:
+            nonlocal last
             if session.stop.is_set():
                 raise RegistryError("stopped")
-            sink(Progress(label, "Pushing", Status.WORKING, wanted.familiar(), sent, blob.size))
+            now = time.monotonic()
+            if now - last >= _REPORT:
+                last = now
+                sink(Progress(label, "Pushing", Status.WORKING, wanted.familiar(), sent, blob.size))
 
         try:
             job = Upload(client, wanted.path, store.blobs, blob.digest, blob.size, sources, chunk)

@@ -277,6 +277,52 @@ class TestFaults:
             pull(store, f"{registry.host}/app:1", environ=env)
 
 
+HUGE = b'{"schemaVersion":2,"a":' + b"[" * 100_000
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"{",
+        b"[]",
+        b"null",
+        HUGE,
+        b'{"schemaVersion":1}',
+        b'{"schemaVersion":2}',
+        b'{"schemaVersion":2,"layers":[],"config":{}}',
+        b'{"schemaVersion":2,"layers":[],"config":{"mediaType":"x","size":-1,"digest":"sha256:'
+        + b"0" * 64
+        + b'"}}',
+        b'{"schemaVersion":2,"layers":[],"config":{"mediaType":"x","size":1,"digest":"sha256:../../../etc"}}',
+        b'{"schemaVersion":2,"layers":[1],"config":{"mediaType":"x","size":1,"digest":"sha256:'
+        + b"0" * 64
+        + b'"}}',
+        b'{"schemaVersion":2,"manifests":[{}]}',
+        b'{"schemaVersion":2,"manifests":[],"layers":[]}',
+        b'{"schemaVersion":2,"mediaType":"text/html","layers":[]}',
+        b"\xff\xfe\x00",
+    ],
+)
+def test_hostile_manifests(store: ImageStore, registry: Registry, env: dict[str, str], data: bytes) -> None:
+    kind = "application/vnd.oci.image.manifest.v1+json"
+    registry.manifests["app"] = {"1": (kind, data)}
+    with pytest.raises(OrchestraError):
+        pull(store, f"{registry.host}/app:1", environ=env)
+    assert store.list() == []
+
+
+def test_hostile_configuration(store: ImageStore, registry: Registry, env: dict[str, str]) -> None:
+    for config in (b"[]", b"{", b'{"rootfs":{"diff_ids":["x"]}}', b'{"rootfs":{"diff_ids":[]}}'):
+        registry.add_image("app", "1", [ONE])
+        value = json.loads(registry.manifests["app"]["1"][1])
+        value["config"] |= {"digest": registry.add_blob("app", config), "size": len(config)}
+        registry.add_manifest("app", "1", value)
+        with pytest.raises(OrchestraError):
+            pull(store, f"{registry.host}/app:1", environ=env)
+    assert store.list() == []
+
+
 class TestRedirects:
     def test_elsewhere_without_credentials(
         self, store: ImageStore, env: dict[str, str], registry: Registry
