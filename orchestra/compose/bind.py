@@ -53,11 +53,9 @@ def bind(tree: MappingNode, ctx: LoadContext) -> Project:
 
 def service(name: str, data: dict[str, Any], ctx: LoadContext) -> Service:
     """One service of plain data in long form."""
-    full = canon.service(data, strict=False)
+    full, shown = canon.both(data)
     if ctx.no_interpolate:
         shown = {key: data[key] for key in sorted(data)}
-    else:
-        shown = canon.service(data, strict=True)
     return bind_service.service(name, full, shown)
 
 

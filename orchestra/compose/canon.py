@@ -10,17 +10,28 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import lru_cache
-from typing import Any
+from typing import Any, Literal
 
 from orchestra.compose import units
 from orchestra.compose.tree import scalar_text
 
-Convert = Callable[[Any, bool], Any]
+
+class Form:
+    """The strict (JSON) form being made; ``dropped`` tells that an ``x-`` key was left out."""
+
+    __slots__ = ("dropped",)
+
+    def __init__(self) -> None:
+        self.dropped = False
+
+
+Strict = Form | Literal[False]
+Convert = Callable[[Any, Strict], Any]
 NOTHING: Any = object()  # left out
 
 
 def _guarded(parse: Callable[[Any], Any], *, keep_zero: bool) -> Convert:
-    def convert(value: Any, strict: bool) -> Any:
+    def convert(value: Any, strict: Strict) -> Any:
         if value is None:
             return NOTHING
         try:
@@ -43,13 +54,13 @@ def _size(value: Any) -> str:
     return str(found) if found else ""
 
 
-def text(value: Any, strict: bool) -> Any:
+def text(value: Any, strict: Strict) -> Any:
     if value is None or value == "":
         return NOTHING
     return value if isinstance(value, str) else scalar_text(value) if not isinstance(value, dict | list) else value
 
 
-def kept_text(value: Any, strict: bool) -> Any:
+def kept_text(value: Any, strict: Strict) -> Any:
     return "" if value is None else text(value, strict) if value != "" else ""
 
 
@@ -66,7 +77,7 @@ octal = _guarded(lambda value: f"{units.mode(value):04o}", keep_zero=True)
 count = _guarded(units.count, keep_zero=False)
 
 
-def texts(value: Any, strict: bool) -> Any:
+def texts(value: Any, strict: Strict) -> Any:
     """A list of texts; a single text is a list of one."""
     if value is None or value == []:
         return NOTHING
@@ -76,26 +87,26 @@ def texts(value: Any, strict: bool) -> Any:
     return [scalar_text(value)] if not isinstance(value, dict) else value
 
 
-def string_map(value: Any, strict: bool) -> Any:
+def string_map(value: Any, strict: Strict) -> Any:
     """List or map as a map of texts, sorted."""
     found = pairs(value)
     return {key: scalar_text(item) if not isinstance(item, str) else item for key, item in sorted(found.items())
             } if found else NOTHING
 
 
-def options_map(value: Any, strict: bool) -> Any:
+def options_map(value: Any, strict: Strict) -> Any:
     found = string_map(value, strict)
     return found
 
 
-def environment(value: Any, strict: bool) -> Any:
+def environment(value: Any, strict: Strict) -> Any:
     """As :func:`string_map`, but a key without value stays null."""
     found = pairs(value)
     return {key: item if item is None or isinstance(item, str) else scalar_text(item)
             for key, item in sorted(found.items())} if found else NOTHING
 
 
-def resolved(value: Any, strict: bool) -> Any:
+def resolved(value: Any, strict: Strict) -> Any:
     """As :func:`environment` without the keys that have no value."""
     found = environment(value, strict)
     if found is NOTHING:
@@ -114,7 +125,7 @@ def pairs(value: Any) -> dict[str, Any]:
     return found
 
 
-def command(value: Any, strict: bool) -> Any:
+def command(value: Any, strict: Strict) -> Any:
     """A command line split, or the list itself; null is the image's own."""
     if value is None:
         return NOTHING
@@ -126,13 +137,13 @@ def command(value: Any, strict: bool) -> Any:
     return texts(value, strict) if value else []
 
 
-def health_test(value: Any, strict: bool) -> Any:
+def health_test(value: Any, strict: Strict) -> Any:
     if value is None or value == []:
         return NOTHING
     return ["CMD-SHELL", value] if isinstance(value, str) else texts(value, strict)
 
 
-def hosts(value: Any, strict: bool) -> Any:
+def hosts(value: Any, strict: Strict) -> Any:
     """``host=address``, sorted, without brackets."""
     found: list[str] = []
     if isinstance(value, dict):
@@ -159,16 +170,16 @@ def _bare(address: str) -> str:
     return address[1:-1] if address.startswith("[") and address.endswith("]") else address
 
 
-def ssh(value: Any, strict: bool) -> Any:
+def ssh(value: Any, strict: Strict) -> Any:
     found = pairs(value)
     return [key if not item else f"{key}={item}" for key, item in sorted(found.items())] or NOTHING
 
 
-def raw(value: Any, strict: bool) -> Any:
+def raw(value: Any, strict: Strict) -> Any:
     return NOTHING if value is None else value
 
 
-def ulimits(value: Any, strict: bool) -> Any:
+def ulimits(value: Any, strict: Strict) -> Any:
     if not isinstance(value, dict):
         return NOTHING
     found = {key: _ULIMIT(item, strict) if isinstance(item, dict) else kept_integer(item, strict)
@@ -176,7 +187,7 @@ def ulimits(value: Any, strict: bool) -> Any:
     return found or NOTHING
 
 
-def provider_options(value: Any, strict: bool) -> Any:
+def provider_options(value: Any, strict: Strict) -> Any:
     if not isinstance(value, dict):
         return NOTHING
     return {key: texts(item, strict) for key, item in sorted(value.items())} or NOTHING
@@ -188,7 +199,7 @@ def struct(fields: dict[str, Convert], *, extensions: bool = True, keep_empty: b
     order = {key: place for place, key in enumerate(fields)}
     last = len(order)
 
-    def convert(value: Any, strict: bool) -> Any:
+    def convert(value: Any, strict: Strict) -> Any:
         if not isinstance(value, dict):
             return NOTHING if value is None else value
         found: dict[str, Any] = {}
@@ -199,7 +210,9 @@ def struct(fields: dict[str, Convert], *, extensions: bool = True, keep_empty: b
         for key in keys:
             field = fields.get(key)
             if field is None:
-                if not strict and extensions:
+                if strict:
+                    strict.dropped = True
+                elif extensions:
                     found[key] = value[key]
                 continue
             item = field(value[key], strict)
@@ -216,7 +229,7 @@ def struct(fields: dict[str, Convert], *, extensions: bool = True, keep_empty: b
 def each(item: Convert) -> Convert:
     """A list of structures."""
 
-    def convert(value: Any, strict: bool) -> Any:
+    def convert(value: Any, strict: Strict) -> Any:
         if not isinstance(value, list):
             return NOTHING if value is None else value
         found = [item(entry, strict) for entry in value]
@@ -228,7 +241,7 @@ def each(item: Convert) -> Convert:
 def keyed(item: Convert) -> Convert:
     """A map of names to structures or null."""
 
-    def convert(value: Any, strict: bool) -> Any:
+    def convert(value: Any, strict: Strict) -> Any:
         if not isinstance(value, dict):
             return NOTHING if value is None else value
         found = {}
@@ -252,7 +265,7 @@ _UPDATE = struct({"parallelism": kept_integer, "delay": duration, "failure_actio
                   "max_failure_ratio": number, "order": text})
 
 
-def _only_set(value: Any, strict: bool) -> Any:
+def _only_set(value: Any, strict: Strict) -> Any:
     """Zero durations of an update are left out."""
     found = _UPDATE(value, strict)
     if isinstance(found, dict):
@@ -360,12 +373,21 @@ _RESOURCES: dict[str, Convert] = {
 
 def service(data: dict[str, Any], *, strict: bool) -> dict[str, Any]:
     """The canonical form of a service. ``strict`` is the JSON form."""
-    found: dict[str, Any] = _service(data, strict)
-    if strict:
-        found.setdefault("command", None)
-        found.setdefault("entrypoint", None)
-        return dict(sorted(found.items(), key=lambda item: _PLACE.get(item[0], 999)))
-    return found
+    if not strict:
+        found: dict[str, Any] = _service(data, False)
+        return found
+    return both(data)[1]
+
+
+def both(data: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The form with extensions and the JSON form; the same maps where no extension is."""
+    form = Form()
+    shown: dict[str, Any] = _service(data, form)
+    full = _service(data, False) if form.dropped else shown
+    if "command" not in shown or "entrypoint" not in shown:
+        shown = {"command": None, "entrypoint": None, **shown}
+        shown = dict(sorted(shown.items(), key=lambda item: _PLACE.get(item[0], 999)))
+    return full, shown
 
 
 _PLACE = {key: place for place, key in enumerate(SERVICE)}
@@ -373,5 +395,5 @@ _PLACE = {key: place for place, key in enumerate(SERVICE)}
 
 def resource(section: str, data: Any, *, strict: bool) -> dict[str, Any]:
     """The canonical form of one entry of networks, volumes, secrets, configs or models."""
-    found = _RESOURCES[section](data if isinstance(data, dict) else {}, strict)
+    found = _RESOURCES[section](data if isinstance(data, dict) else {}, Form() if strict else False)
     return found if isinstance(found, dict) else {}

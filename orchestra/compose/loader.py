@@ -28,7 +28,6 @@ from orchestra.compose.include import Application, Includer
 from orchestra.compose.interpolate import Interpolator, InvalidTemplate, MissingVariable, substitute
 from orchestra.compose.options import LoadContext, LoadOptions
 from orchestra.compose.reader import parse
-from orchestra.compose.record import record
 from orchestra.compose.source import Source, read_source
 from orchestra.compose.tree import Mapping, Node, Origin, Path, Scalar, kind_name, mapping, scalar_text
 from orchestra.errors import Location
@@ -37,15 +36,23 @@ if TYPE_CHECKING:
     from orchestra.compose.model import Project
 
 
-@record
 class Loaded:
-    """A project with what it was made of: the final located tree (see :mod:`~orchestra.compose.explain`),
-    the context, and the warnings."""
+    """What a load made: the final located tree (see :mod:`~orchestra.compose.explain`), the context, the
+    warnings, and the project, which is bound when first asked for."""
 
-    project: Project
-    tree: Mapping
-    context: LoadContext
-    warnings: tuple[Problem, ...]
+    __slots__ = ("_project", "context", "tree", "warnings")
+
+    def __init__(self, tree: Mapping, context: LoadContext, warnings: tuple[Problem, ...]) -> None:
+        self.tree, self.context, self.warnings = tree, context, warnings
+        self._project: Project | None = None
+
+    @property
+    def project(self) -> Project:
+        if self._project is None:
+            from orchestra.compose import bind
+
+            self._project = bind.bind(self.tree, self.context)
+        return self._project
 
 
 def load(options: LoadOptions) -> Project:
@@ -71,13 +78,10 @@ def load_full(options: LoadOptions) -> Loaded:
 
 
 def _load(options: LoadOptions) -> Loaded:
-    from orchestra.compose import bind
-
     loader = Loader(options)
     tree = loader.tree()
-    project = bind.bind(tree, loader.context)
     loader.problems.check()
-    return Loaded(project, tree, loader.context, tuple(loader.problems.warnings))
+    return Loaded(tree, loader.context, tuple(loader.problems.warnings))
 
 
 class Loader:
