@@ -1,0 +1,142 @@
+"""Secrets and configs as files for containers, kept in memory only.
+
+    <base>/<container id>/0, 1, …      one file each, bound read-only at its target
+
+``<base>`` is ``<run>/secrets`` where that is a tmpfs, else a directory of this engine on /dev/shm or /run
+(with ORCHESTRA_ROOT on a disk): contents never reach a disk. A secret from a file of the host with no owner
+or mode of its own is bound directly, so that it is not copied at all and a changed file is seen.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from orchestra.errors import NotFoundError, OrchestraError
+from orchestra.paths import Paths
+
+DEFAULT_MODE = 0o444
+_IN_MEMORY = ("tmpfs", "ramfs")
+
+
+@dataclass(frozen=True, slots=True)
+class GrantedFile:
+    """One secret or config of a container: ``data``, or the file ``path`` of the host. ``uid`` and ``gid``
+    are numbers as text, '' for 0."""
+
+    target: str
+    data: bytes | None = None
+    path: str = ""
+    uid: str = ""
+    gid: str = ""
+    mode: int | None = None
+    name: str = ""
+
+
+class Secrets:
+    """One engine's granted files."""
+
+    def __init__(self, paths: Paths, *, in_memory: Callable[[Path], bool] | None = None) -> None:
+        self._paths = paths
+        self._in_memory = in_memory or is_in_memory
+
+    def base(self) -> Path:
+        """The directory of all of them."""
+        for folder, name in (
+            (self._paths.run, "secrets"),
+            (Path("/dev/shm"), f"{self._paths.scope}-secrets"),
+            (Path("/run"), f"{self._paths.scope}-secrets"),
+        ):
+            if folder.is_dir() and self._in_memory(folder):
+                return folder / name
+        raise OrchestraError(
+            "secrets need a file system in memory, and neither the run directory, /dev/shm nor /run is one",
+            hint="mount a tmpfs on /dev/shm",
+        )
+
+    def prepare(self, container_id: str, files: Sequence[GrantedFile]) -> list[dict[str, Any]]:
+        """Writes the container's files (anew at each start) and returns the OCI mounts that show them."""
+        self.remove(container_id)
+        mounts = []
+        for number, file in enumerate(files):
+            if not file.target.startswith("/"):
+                raise OrchestraError(
+                    f"{file.name or 'secret'}: target {file.target!r} is not an absolute path"
+                )
+            if file.data is None and not (file.uid or file.gid or file.mode is not None):
+                source = _existing(file)
+            else:
+                source = self._write(container_id, number, file)
+            mounts.append(_mount(source, file.target))
+        return mounts
+
+    def _write(self, container_id: str, number: int, file: GrantedFile) -> str:
+        base = self.base()
+        base.mkdir(mode=0o700, exist_ok=True)
+        info = os.lstat(base)
+        if base.is_symlink() or info.st_uid != os.geteuid():
+            raise OrchestraError(f"{base} belongs to somebody else", hint="remove it")
+        folder = base / container_id
+        folder.mkdir(mode=0o700, exist_ok=True)
+        path = folder / str(number)
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        with os.fdopen(fd, "wb") as out:
+            out.write(file.data if file.data is not None else _read(file))
+            out.flush()
+            os.fchown(out.fileno(), _number(file, "uid", file.uid), _number(file, "gid", file.gid))
+            os.fchmod(out.fileno(), DEFAULT_MODE if file.mode is None else file.mode & 0o7777)
+        return str(path)
+
+    def remove(self, container_id: str) -> None:
+        """Forgets the container's files; the last one takes the directory with it. Idempotent."""
+        try:
+            base = self.base()
+        except OrchestraError:
+            return
+        shutil.rmtree(base / container_id, ignore_errors=True)
+        try:
+            base.rmdir()
+        except OSError:
+            pass  # others have files there, or it was never made
+
+
+def _existing(file: GrantedFile) -> str:
+    if not os.path.exists(file.path):
+        raise NotFoundError(f"{file.name or 'secret'}: file {file.path} does not exist")
+    return file.path
+
+
+def _read(file: GrantedFile) -> bytes:
+    try:
+        return Path(file.path).read_bytes()
+    except OSError as error:
+        raise NotFoundError(f"{file.name or 'secret'}: cannot read {file.path}: {error.strerror}") from None
+
+
+def _number(file: GrantedFile, what: str, text: str) -> int:
+    if not text:
+        return 0
+    if not text.isdigit() or int(text) >= 2**32 - 1:
+        raise OrchestraError(f"{file.name or file.target}: {what} {text!r} is not a number")
+    return int(text)
+
+
+def _mount(source: str, target: str) -> dict[str, Any]:
+    options = ["bind", "ro", "nosuid", "nodev", "noexec", "rprivate"]
+    return {"destination": target, "type": "bind", "source": source, "options": options}
+
+
+def is_in_memory(folder: Path) -> bool:
+    """Whether the file system of the directory is a tmpfs (by /proc/self/mountinfo)."""
+    device = os.stat(folder).st_dev
+    wanted = f"{os.major(device)}:{os.minor(device)}"
+    with open("/proc/self/mountinfo", encoding="utf-8", errors="replace") as lines:
+        for line in lines:
+            words = line.split()
+            if words[2] == wanted:
+                return words[words.index("-") + 1] in _IN_MEMORY
+    return False
