@@ -8,11 +8,13 @@ else stays. A word is evaluated only when it is used. Keys are never interpolate
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 from orchestra.compose import tree
 from orchestra.compose.diagnostics import Problems
-from orchestra.compose.tree import Node, Path, Scalar, Value, path_text
+from orchestra.compose.tree import Mapping as MappingNode
+from orchestra.compose.tree import Node, Path, Scalar, Sequence, Value, path_text, scalar_text
 
 Lookup = Callable[[str], str | None]
 
@@ -213,23 +215,33 @@ class Interpolator:
 
     def tree(self, root: Node) -> None:
         """Replace every text below ``root`` in place."""
-        self._visit(root, (), dict(_CASTS))
-
-    def _visit(self, node: Node, path: Path, casts: dict[str, object] | None) -> None:
-        if isinstance(node, Scalar):
-            if node.value.__class__ is str:
-                self._scalar(node, path, casts)
-        elif isinstance(node, tree.Mapping):
-            for key, child in node.items.items():
-                below = (casts.get(key) or casts.get("*")) if casts else None
-                self._visit(child, (*path, key), below)  # type: ignore[arg-type]
+        if isinstance(root, Scalar):
+            self._scalar(root, (), None)
         else:
-            below = casts.get("#") if casts else None
-            for index, child in enumerate(node.items):
-                self._visit(child, (*path, index), below)  # type: ignore[arg-type]
+            self._visit(root, [], dict(_CASTS))
 
-    def _scalar(self, node: Scalar, path: Path, casts: dict[str, object] | None) -> None:
-        text = str(node.value)
+    def _visit(self, node: MappingNode | Sequence, path: list[str | int],
+               casts: dict[Any, Any] | None) -> None:
+        """``path`` grows and shrinks with the walk; most scalars need neither variables nor a cast."""
+        children: Iterable[tuple[str | int, Node]]
+        if isinstance(node, MappingNode):
+            children = node.items.items()
+        else:
+            children = enumerate(node.items)
+            casts = {"*": casts["#"]} if casts and "#" in casts else None
+        for key, child in children:
+            below = (casts.get(key) or casts.get("*")) if casts else None
+            if child.__class__ is Scalar:
+                value = child.value
+                if value.__class__ is str and ("$" in value or (below and "" in below)):
+                    self._scalar(child, (*path, key), below)
+            else:
+                path.append(key)
+                self._visit(child, path, below)
+                path.pop()
+
+    def _scalar(self, node: Scalar, path: Path, casts: dict[Any, Any] | None) -> None:
+        text = scalar_text(node.value)
         kind = casts.get("") if casts else None
         if "$" in text:
             result = self._substitute(node, text, path)

@@ -258,10 +258,11 @@ class _Reader:
             if item.__class__.__name__ == "MappingEndEvent":
                 break
             key, place, merging = self.key(item, depth)
+            event = self.next()
             if merging:
                 if merges is not None:
                     raise self.problems.fail("a second << in the same mapping", place, tuple(path))
-                merges = self.node(self.next(), depth + 1)
+                merges = self.node(event, depth + 1)
                 continue
             path.append(key)
             known = key in made.items
@@ -271,7 +272,8 @@ class _Reader:
                                     tuple(path), notes=(f"first defined at {first}",))
             loose = key.startswith("x-")
             self.free += loose
-            child = self.node(self.next(), depth + 1)
+            simple = event.__class__.__name__ == "ScalarEvent" and not event.anchor
+            child: Node = self.scalar(event) if simple else self.node(event, depth + 1)
             self.free -= loose
             path.pop()
             if not known:  # the first one stays, so that its own problems are found too
