@@ -250,7 +250,9 @@ class Backend(Protocol):
 
     def top(self, ref: str) -> tuple[list[str], list[list[str]]]: ...
     def stats(self, ref: str) -> dict[str, Any]: ...
-    def archive_get(self, ref: str, path: str, fd: int, *, follow_links: bool = False) -> dict[str, Any]:
+    def archive_get(
+        self, ref: str, path: str, fd: int, *, follow_links: bool = False, stat_only: bool = False
+    ) -> dict[str, Any]:
         """Writes a tar of ``path`` to ``fd``; returns {name, size, mode, is_dir, link_target}."""
         ...
 

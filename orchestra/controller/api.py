@@ -349,7 +349,11 @@ class Api:
         (fd,) = call.wire.take_fds()
         try:
             return self.engine.archive_get(
-                args["ref"], args["path"], fd, follow_links=bool(args.get("follow_links"))
+                args["ref"],
+                args["path"],
+                fd,
+                follow_links=bool(args.get("follow_links")),
+                stat_only=bool(args.get("stat_only")),
             )
         finally:
             os.close(fd)

@@ -66,6 +66,9 @@ class Container:
         self.health: HealthTracker | None = None
         self.restarts = RestartTracker(spec.restart)
         self.process: dict[str, Any] | None = None  # the OCI process of the last start
+        self.extra_endpoints: tuple[
+            Any, ...
+        ] = ()  # endpoints of a start under way, before the state has them
         self.run = 0  # counts starts in this daemon's life: a late event of an older run is dropped
 
     @property

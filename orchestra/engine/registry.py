@@ -115,7 +115,12 @@ class Registry:
     def _record(self, container: Container, phase: str) -> ContainerRecord:
         spec = container.spec
         return ContainerRecord(
-            container.id, spec.name, spec.project, phase, container.state.created, encode(spec),
+            container.id,
+            spec.name,
+            spec.project,
+            phase,
+            container.state.created,
+            encode(spec),
             encode(container.state),
         )
 

@@ -23,15 +23,29 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-q", "--quiet", action="store_true", help="validate only, print nothing")
     parser.add_argument("-o", "--output", metavar="FILE", help="write to FILE instead of standard output")
     kinds = parser.add_mutually_exclusive_group()
-    for name, words in (("services", "service names"), ("volumes", "volume names"), ("networks", "network names"),
-                        ("profiles", "profile names"), ("images", "image names"), ("models", "model names"),
-                        ("environment", "the variables used for interpolation"),
-                        ("variables", "the variables that the files mention")):
-        kinds.add_argument(f"--{name}", dest=f"list_{name}", action="store_true", help=f"print {words}, one a line")
+    for name, words in (
+        ("services", "service names"),
+        ("volumes", "volume names"),
+        ("networks", "network names"),
+        ("profiles", "profile names"),
+        ("images", "image names"),
+        ("models", "model names"),
+        ("environment", "the variables used for interpolation"),
+        ("variables", "the variables that the files mention"),
+    ):
+        kinds.add_argument(
+            f"--{name}", dest=f"list_{name}", action="store_true", help=f"print {words}, one a line"
+        )
     kinds.add_argument("--hash", metavar="SERVICE", help="print configuration hashes of SERVICE[,…] or '*'")
-    kinds.add_argument("--explain", metavar="PATH", help="tell where the value at PATH (or the variable PATH) comes from")
-    parser.add_argument("--resolve-image-digests", action="store_true", help="pin images to the digests of the local store")
-    parser.add_argument("--lock-image-digests", action="store_true", help="print an override file with image digests")
+    kinds.add_argument(
+        "--explain", metavar="PATH", help="tell where the value at PATH (or the variable PATH) comes from"
+    )
+    parser.add_argument(
+        "--resolve-image-digests", action="store_true", help="pin images to the digests of the local store"
+    )
+    parser.add_argument(
+        "--lock-image-digests", action="store_true", help="print an override file with image digests"
+    )
     for flag in FLAGS:
         parser.add_argument("--" + flag.replace("_", "-"), action="store_true", help=_HELP[flag])
 
@@ -56,7 +70,9 @@ def run(ctx: Context, args: argparse.Namespace) -> int:
             ctx.options.profile[:] = ["*"]
         loaded = _load(ctx, args, flags)
     except ComposeError as error:
-        text = json.dumps(error.to_dict(), indent=2, ensure_ascii=False) if args.format == "json" else str(error)
+        text = (
+            json.dumps(error.to_dict(), indent=2, ensure_ascii=False) if args.format == "json" else str(error)
+        )
         print(text, file=ctx.stderr)
         return error.exit_code
     if args.explain:
@@ -108,8 +124,15 @@ def _text(ctx: Context, args: argparse.Namespace, loaded: Loaded) -> str:
         return _lines(sorted({name for service in project.services.values() for name in service.profiles}))
     if args.list_images:
         separator = "_" if ctx.options.compatibility else "-"
-        return _lines(sorted({service.image or f"{project.name}{separator}{service.name}"
-                              for service in project.services.values() if not service.provider}))
+        return _lines(
+            sorted(
+                {
+                    service.image or f"{project.name}{separator}{service.name}"
+                    for service in project.services.values()
+                    if not service.provider
+                }
+            )
+        )
     if args.list_environment:
         return _lines(f"{name}={project.environment[name]}" for name in sorted(project.environment))
     if args.hash:
@@ -157,8 +180,10 @@ def _pinned(ctx: Context, loaded: Loaded) -> dict[str, str]:
             continue
         image = store.resolve(service.image)
         if image is None:
-            raise NotFoundError(f"the image {service.image} of service {name} is not in the local store",
-                                hint=f"fetch it with orchestra pull {name}")
+            raise NotFoundError(
+                f"the image {service.image} of service {name} is not in the local store",
+                hint=f"fetch it with orchestra pull {name}",
+            )
         found[name] = f"{reference.familiar_name}@{image.digest}"
     return found
 
@@ -182,20 +207,30 @@ def _variables(ctx: Context, args: argparse.Namespace) -> str:
 
     ctx.options.all_resources = True
     ctx.options.profile[:] = ["*"]
-    loaded = load_full(ctx.load_options((), no_interpolate=True, no_consistency=True, no_normalize=True,
-                                        no_env_resolution=True))
+    loaded = load_full(
+        ctx.load_options(
+            (), no_interpolate=True, no_consistency=True, no_normalize=True, no_env_resolution=True
+        )
+    )
     rows: dict[str, dict[str, Any]] = {}
     for name, (operator, word, _path) in sorted(variables(loaded.tree).items()):
         rows[name] = {
-            "Name": name, "DefaultValue": word if operator in (":-", "-") else "",
-            "PresenceValue": word if operator in (":+", "+") else "", "Required": operator in (":?", "?")}
+            "Name": name,
+            "DefaultValue": word if operator in (":-", "-") else "",
+            "PresenceValue": word if operator in (":+", "+") else "",
+            "Required": operator in (":?", "?"),
+        }
     if args.format == "json":
         return json.dumps(rows, indent=4, ensure_ascii=False) + "\n"
     from orchestra.cli.render.table import aligned
 
-    return aligned(("NAME", "REQUIRED", "DEFAULT VALUE", "ALTERNATE VALUE"),
-                   [(row["Name"], str(row["Required"]).lower(), row["DefaultValue"], row["PresenceValue"])
-                    for row in rows.values()])
+    return aligned(
+        ("NAME", "REQUIRED", "DEFAULT VALUE", "ALTERNATE VALUE"),
+        [
+            (row["Name"], str(row["Required"]).lower(), row["DefaultValue"], row["PresenceValue"])
+            for row in rows.values()
+        ],
+    )
 
 
 def _explain(loaded: Loaded, args: argparse.Namespace) -> str:
@@ -205,12 +240,19 @@ def _explain(loaded: Loaded, args: argparse.Namespace) -> str:
     name = wanted.removeprefix("$").strip("{}")
     found = explain.explain(loaded, wanted)
     if found is not None:
-        return json.dumps(found.to_dict(), indent=2, ensure_ascii=False) + "\n" if args.format == "json" else _told(found)
+        return (
+            json.dumps(found.to_dict(), indent=2, ensure_ascii=False) + "\n"
+            if args.format == "json"
+            else _told(found)
+        )
     variable = explain.variable(loaded, name)
     if variable.value is None and not (name.isidentifier() and _mentioned(loaded, name)):
         raise NotFoundError(f"nothing is set at {wanted}", hint=_path_hint(loaded, wanted))
     if args.format == "json":
-        return json.dumps({"name": variable.name, "value": variable.value, "places": list(variable.places)}) + "\n"
+        return (
+            json.dumps({"name": variable.name, "value": variable.value, "places": list(variable.places)})
+            + "\n"
+        )
     return _lines(_variable_lines(variable, ""))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import secrets
 import shlex
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from orchestra.cli import terminal
@@ -408,7 +409,7 @@ def limits(args: argparse.Namespace) -> dict[str, Any]:
             raise UsageError(f"invalid --cpus {args.cpus!r}: not a number") from None
     if args.cpuset_cpus:
         found["cpuset"] = args.cpuset_cpus
-    rates = {
+    rates: dict[str, Callable[[str], int]] = {
         "device_read_bps": byte_size,
         "device_write_bps": byte_size,
         "device_read_iops": int,

@@ -14,7 +14,9 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("services", nargs="*", metavar="SERVICE", help="only these and what they depend on")
-    parser.add_argument("--format", choices=("text", "dot", "mermaid", "json", "svg"), default="text", help="output format")
+    parser.add_argument(
+        "--format", choices=("text", "dot", "mermaid", "json", "svg"), default="text", help="output format"
+    )
     parser.add_argument("-o", "--output", metavar="FILE", help="write to FILE instead of standard output")
 
 

@@ -18,8 +18,11 @@ if TYPE_CHECKING:
 def find(context: Context, ref: str) -> dict[str, Any]:
     """A network by name, id or unique id prefix."""
     networks = context.client.call("networks")
-    for test in (lambda n: n["name"] == ref, lambda n: n["id"] == ref, lambda n: n["id"].startswith(ref)):
-        found = [network for network in networks if test(network)]
+    for found in (
+        [n for n in networks if n["name"] == ref],
+        [n for n in networks if n["id"] == ref],
+        [n for n in networks if n["id"].startswith(ref)],
+    ):
         if len(found) == 1:
             result: dict[str, Any] = found[0]
             return result

@@ -1,0 +1,394 @@
+"""The OCI bundle of a container for one start: everything computed here, nothing decided later.
+
+Written to ``<run>/containers/<id>/config.json``; the root is an overlay that the runtime mounts in the
+container's own mount namespace (``mounts[0]`` at ``/``), so the host never has a mount of it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from orchestra.engine import devices as devices_of
+from orchestra.engine import process as processes
+from orchestra.engine import resources as limits_of
+from orchestra.engine import security
+from orchestra.engine.accounts import Identity, resolve
+from orchestra.engine.container import Container
+from orchestra.engine.layers import LayerView
+from orchestra.engine.mounts import in_order, oci_mount
+from orchestra.engine.namespaces import PidOf, mode_of, namespaces, shared_with
+from orchestra.engine.parts import Parts
+from orchestra.errors import OrchestraError
+from orchestra.linux import caps, fs
+from orchestra.runtime import defaults, seccomp
+
+INITS = (
+    "/usr/bin/catatonit",
+    "/usr/libexec/podman/catatonit",
+    "/usr/bin/tini-static",
+    "/usr/bin/tini",
+    "/usr/bin/dumb-init",
+    "/usr/bin/docker-init",
+    "/sbin/docker-init",
+    "/usr/local/bin/tini",
+)
+INIT_TARGET = "/dev/init"
+
+
+@dataclass(frozen=True, slots=True)
+class Pieces:
+    """What the caller has prepared: layer directories (lowest first), the files of /etc and the mounts of
+    volumes and secrets."""
+
+    layers: Sequence[Path]
+    etc: Mapping[str, str]  # container path → host path
+    mounts: Sequence[Mapping[str, Any]]
+    pid_of: PidOf
+
+
+def write(parts: Parts, container: Container, pieces: Pieces, warnings: list[str]) -> dict[str, Any]:
+    """Compute and write the configuration; returns it. Raises OrchestraError for what cannot be."""
+    config = build(parts, container, pieces, warnings)
+    folder = parts.bundle(container.id)
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    fs.write_file(folder / "config.json", json.dumps(config).encode())
+    return config
+
+
+def build(parts: Parts, container: Container, pieces: Pieces, warnings: list[str]) -> dict[str, Any]:
+    spec, service = container.spec, container.spec.service
+    options = security.security_options(service.security_opt, warnings)
+    held = security.capabilities(service, defaults.CAPABILITIES, _available(), tuple(caps.NAMES), warnings)
+    process = _process(parts, container, pieces, held, options, warnings)
+    nodes, rules = devices_of.devices(service, warnings)
+    found = limits_of.resources(service, cpus=os.cpu_count() or 1, swap=_has_swap(), warnings=warnings)
+    found["devices"] = [*defaults.device_rules(), *rules]
+    linux: dict[str, Any] = {
+        "namespaces": namespaces(spec.namespaces, pieces.pid_of),
+        "resources": found,
+        "cgroupsPath": cgroup_path(parts, container),
+        "devices": nodes,
+    }
+    if not service.privileged and not options.unmask:
+        linux["maskedPaths"], linux["readonlyPaths"] = defaults.masked_paths(), defaults.readonly_paths()
+    profile = _seccomp(options, held, privileged=service.privileged)
+    if profile is not None:
+        linux["seccomp"] = profile
+    linux["sysctl"] = _sysctls(container)
+    config: dict[str, Any] = {
+        "ociVersion": "1.2.0",
+        "process": process,
+        "root": {"path": str(parts.paths.mountpoint), "readonly": service.read_only},
+        "mounts": _mounts(parts, container, pieces, options, warnings),
+        "linux": linux,
+        "annotations": {**service.annotations},
+    }
+    if mode_of(spec.namespaces, "uts") == "" and not shared_with(spec.namespaces, "uts"):
+        config["hostname"] = parts.hostname(container)
+        if service.domainname:
+            config["domainname"] = service.domainname
+    _other_warnings(container, warnings)
+    return config
+
+
+def cgroup_path(parts: Parts, container: Container) -> str:
+    """``/<scope>/<group>/<id>``, or below the service's cgroup_parent."""
+    parent = container.spec.service.cgroup_parent
+    if parent:
+        base = "/" + parent.strip("/")
+        if any(part in ("", ".", "..") for part in base.split("/")[1:]):
+            raise OrchestraError(f"invalid cgroup_parent {parent!r}")
+        return f"{base}/{container.id}"
+    return f"/{parts.paths.scope}/{container.group}/{container.id}"
+
+
+def identity_of(
+    container: Container, pieces_layers: Sequence[Path], upper: Path, user: str, groups: Sequence[str] = ()
+) -> Identity:
+    """Names are looked up in the container's own passwd and group."""
+    view = LayerView([*pieces_layers, upper])
+    return resolve(view.read, user, groups)
+
+
+def _process(
+    parts: Parts,
+    container: Container,
+    pieces: Pieces,
+    held: list[str],
+    options: security.SecurityOptions,
+    warnings: list[str],
+) -> dict[str, Any]:
+    service, image = container.spec.service, container.image
+    upper = parts.folder(container.id) / "upper"
+    identity = identity_of(
+        container, pieces.layers, upper, processes.user_of(service, image), service.group_add
+    )
+    arguments = processes.arguments(service, image)
+    if service.init:
+        program = init_program()
+        if program:
+            arguments = [INIT_TARGET, "--", *arguments]
+        else:
+            warnings.append(
+                "init: there is no catatonit, tini or dumb-init on this machine; started without an init process"
+            )
+    cwd = processes.working_dir(service, image)
+    process: dict[str, Any] = {
+        "terminal": service.tty,
+        "user": processes.user_object(identity),
+        "args": arguments,
+        "env": processes.environment(service, image, identity, hostname=parts.hostname(container)),
+        "cwd": cwd,
+        "capabilities": processes.effective_capabilities(held, root=identity.uid == 0),
+        "rlimits": processes.rlimits(service, _ceiling(), warnings),
+        "noNewPrivileges": options.no_new_privileges,
+    }
+    if service.oom_score_adj is not None:
+        process["oomScoreAdj"] = service.oom_score_adj
+    return process
+
+
+@cache
+def init_program() -> str:
+    """A well-kept init on this machine that runs without libraries of the image: a static one first."""
+    for path in INITS:
+        if os.path.isfile(path) and os.access(path, os.X_OK) and _is_static(path):
+            return path
+    return ""
+
+
+def _is_static(path: str) -> bool:
+    """An ELF program without an interpreter runs in any image."""
+    from orchestra.engine.static import has_interpreter
+
+    return not has_interpreter(path)
+
+
+def _mounts(
+    parts: Parts, container: Container, pieces: Pieces, options: security.SecurityOptions, warnings: list[str]
+) -> list[dict[str, Any]]:
+    service, modes = container.spec.service, container.spec.namespaces
+    found: list[dict[str, Any]] = [_root(parts, container, pieces.layers)]
+    basic = defaults.mounts(
+        shm_size=service.shm_size or defaults.SHM_SIZE,
+        writable_cgroup=service.privileged or options.writable_cgroups,
+    )
+    for mount in basic:
+        if mount["destination"] == "/sys" and service.privileged:
+            mount["options"] = [word for word in mount["options"] if word != "ro"]
+        if mount["destination"] == "/sys" and mode_of(modes, "network") == "host":
+            mount.update(
+                type="bind",
+                source="/sys",
+                options=[
+                    "rbind",
+                    "rslave",
+                    "nosuid",
+                    "noexec",
+                    "nodev",
+                    "rw" if service.privileged else "ro",
+                ],
+            )
+    basic = [_shared_ipc(mount, container, pieces) for mount in basic]
+    given = [dict(mount) for mount in pieces.mounts]
+    for path, source in pieces.etc.items():
+        if not any(mount["destination"] == path for mount in given):
+            basic.append(
+                {"destination": path, "type": "bind", "source": source, "options": ["bind", "rprivate"]}
+            )
+    if service.init and (program := init_program()):
+        basic.append(
+            {
+                "destination": INIT_TARGET,
+                "type": "bind",
+                "source": program,
+                "options": ["bind", "ro", "nosuid", "nodev"],
+            }
+        )
+    targets = {mount["destination"] for mount in given}
+    layers = _image_mount_layers(parts, warnings)
+    records = [
+        oci_mount(r, layers(r))
+        for r in container.state.mounts
+        if r["Destination"] not in targets and r["Type"] in ("tmpfs", "image")
+    ]
+    taken = targets | {mount["destination"] for mount in records}
+    found += [mount for mount in basic if mount["destination"] not in taken]
+    return found + in_order([*given, *records])
+
+
+def _image_mount_layers(parts: Parts, warnings: list[str]) -> Any:
+    del warnings
+
+    def of_record(record: Mapping[str, Any]) -> Any:
+        def directories(_target: str) -> list[str]:
+            image = parts.images.get(str(record["Source"]))
+            paths = parts.images.layers(image)
+            if record.get("Subpath"):
+                found = LayerView(paths).directories(str(record["Subpath"]))
+                if not found:
+                    raise OrchestraError(f"image {record['Source']} has no directory {record['Subpath']}")
+                return found
+            return [str(path) for path in paths]
+
+        return directories
+
+    return of_record
+
+
+def _shared_ipc(mount: dict[str, Any], container: Container, pieces: Pieces) -> dict[str, Any]:
+    """/dev/shm and /dev/mqueue belong to the IPC namespace: the host's or another container's when joined."""
+    if mount["destination"] not in ("/dev/shm", "/dev/mqueue"):
+        return mount
+    mode = mode_of(container.spec.namespaces, "ipc")
+    other = shared_with(container.spec.namespaces, "ipc")
+    if mode == "host":
+        if os.path.isdir(mount["destination"]):
+            return {
+                **mount,
+                "type": "bind",
+                "source": mount["destination"],
+                "options": ["rbind", "rprivate", "nosuid", "nodev", "noexec"],
+            }
+    elif other:
+        source = f"/proc/{pieces.pid_of(other)}/root{mount['destination']}"
+        return {
+            **mount,
+            "type": "bind",
+            "source": source,
+            "options": ["rbind", "rprivate", "nosuid", "nodev", "noexec"],
+        }
+    return mount
+
+
+def _root(parts: Parts, container: Container, layers: Sequence[Path]) -> dict[str, Any]:
+    folder = parts.folder(container.id)
+    lower = ":".join(str(path) for path in reversed(layers))
+    options = [
+        f"lowerdir={lower}",
+        f"upperdir={folder / 'upper'}",
+        f"workdir={folder / 'work'}",
+        "volatile",
+        "redirect_dir=off",
+        "metacopy=off",
+    ]
+    return {"destination": "/", "type": "overlay", "source": "overlay", "options": options}
+
+
+def make_upper(parts: Parts, container: Container, layers: Sequence[Path]) -> None:
+    """The container's own layer, with the look of the image's root; after a crash of the machine an
+    overlay that was mounted ``volatile`` is refused until its mark is taken away."""
+    from orchestra.images.rootfs import dress_upper
+
+    folder = parts.folder(container.id)
+    upper = folder / "upper"
+    if not upper.is_dir():
+        upper.mkdir(mode=0o755)
+        dress_upper(upper, layers)
+    (folder / "work").mkdir(mode=0o700, exist_ok=True)
+    mark = folder / "work" / "work" / "incompat" / "volatile"
+    if mark.is_dir():
+        shutil.rmtree(mark.parent, ignore_errors=True)
+
+
+def _seccomp(
+    options: security.SecurityOptions, held: list[str], *, privileged: bool
+) -> dict[str, Any] | None:
+    if options.seccomp == "unconfined" or (privileged and not options.seccomp):
+        return None
+    if options.seccomp:
+        return security.read_profile(options.seccomp, held)
+    return _default_profile(tuple(held))
+
+
+@cache
+def _default_profile(held: tuple[str, ...]) -> dict[str, Any]:
+    return seccomp.default_profile(held)
+
+
+def _sysctls(container: Container) -> dict[str, str]:
+    spec = container.spec
+    own_net = mode_of(spec.namespaces, "network") in ("", "none")
+    found = dict(defaults.sysctls(network=own_net))
+    for key, value in spec.service.sysctls.items():
+        if key.startswith("net.") and mode_of(spec.namespaces, "network") == "host":
+            raise OrchestraError(f"sysctl {key} cannot be set with the host's network")
+        found[key] = value
+    return found
+
+
+def _other_warnings(container: Container, warnings: list[str]) -> None:
+    """Attributes that reach the engine and have no effect, by name."""
+    service = container.spec.service
+    texts = {
+        "cpu_percent": service.cpu_percent and not service.cpus and False,
+        "isolation": service.isolation,
+        "runtime": service.runtime,
+        "credential_spec": service.credential_spec,
+        "storage_opt": service.storage_opt,
+        "models": service.models,
+        "use_api_socket": service.use_api_socket,
+        "external_links": (),
+    }
+    for name, value in texts.items():
+        if value:
+            warnings.append(f"{name} is not supported and has no effect")
+    driver = service.logging.driver if service.logging else ""
+    if driver and driver not in ("json-file", "local", "none"):
+        warnings.append(f'logging: driver "{driver}" is not supported; the output is kept in a local log')
+
+
+@cache
+def _available() -> frozenset[str]:
+    return frozenset(caps.names(caps.bounding() & caps.effective()))
+
+
+def _has_swap() -> bool:
+    try:
+        with open("/proc/swaps") as stream:
+            return len(stream.readlines()) > 1
+    except OSError:
+        return False
+
+
+@cache
+def _ceiling_of_process() -> tuple[tuple[str, int], ...]:
+    found = []
+    for name in (
+        "AS",
+        "CORE",
+        "CPU",
+        "DATA",
+        "FSIZE",
+        "MEMLOCK",
+        "MSGQUEUE",
+        "NICE",
+        "NOFILE",
+        "NPROC",
+        "RSS",
+        "RTPRIO",
+        "RTTIME",
+        "SIGPENDING",
+        "STACK",
+    ):
+        number = getattr(resource, f"RLIMIT_{name}", None)
+        if number is not None:
+            hard = resource.getrlimit(number)[1]
+            if hard != resource.RLIM_INFINITY:
+                found.append((name, hard))
+    return tuple(found)
+
+
+def _ceiling() -> dict[str, int | None]:
+    """The highest hard limits that may be set: no bound with CAP_SYS_RESOURCE, ours without."""
+    if "CAP_SYS_RESOURCE" in caps.names(caps.effective()):
+        return {}
+    return dict(_ceiling_of_process())

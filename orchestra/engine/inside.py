@@ -1,0 +1,113 @@
+"""Reading and changing a container's files, running or not: tar streams in and out, diff, commit.
+
+A running container is reached through ``/proc/PID/root``; of a stopped one the overlay is mounted in a
+mount namespace of a helper process. Either way each name is resolved within the container's root.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from orchestra.engine import bundle
+from orchestra.engine.container import Container
+from orchestra.engine.parts import Parts
+from orchestra.errors import NotFoundError, OrchestraError
+
+HELPER = Path(__file__).with_name("inside_process.py")
+
+
+class Inside:
+    """See the module's docstring."""
+
+    def __init__(self, parts: Parts) -> None:
+        self.parts = parts
+
+    def _place(self, container: Container) -> dict[str, Any]:
+        """Where the helper finds the root."""
+        if container.running and container.state.pid:
+            return {"pid": container.state.pid}
+        layers = self.parts.images.layers(self.parts.images.get(container.spec.image_id))
+        root = bundle._root(self.parts, container, layers)
+        volumes = [
+            {"source": r["Source"], "target": r["Destination"], "read_only": not r["RW"]}
+            for r in container.state.mounts
+            if r["Type"] in ("bind", "volume") and os.path.exists(r["Source"])
+        ]
+        (self.parts.folder(container.id) / "work").mkdir(mode=0o700, exist_ok=True)
+        return {"overlay": root["options"], "at": str(self.parts.paths.mountpoint), "mounts": volumes}
+
+    def call(self, container: Container, request: dict[str, Any], fd: int) -> dict[str, Any]:
+        """Run one request in the helper; ``fd`` is its stream. Raises OrchestraError."""
+        data = json.dumps({**self._place(container), **request}).encode()
+        command = [
+            sys.executable,
+            "-I",
+            "-c",
+            f"import sys; sys.path.insert(0, {str(Path(__file__).parents[2])!r});"
+            "from orchestra.engine.inside_process import main; main(int(sys.argv[1]))",
+            str(fd),
+        ]
+        done = subprocess.run(command, input=data, capture_output=True, pass_fds=(fd,), check=False)
+        try:
+            answer: dict[str, Any] = json.loads(done.stdout)
+        except ValueError:
+            tail = done.stderr.decode(errors="replace").strip().splitlines()[-1:]
+            raise OrchestraError(
+                f"cannot reach the files of container {container.name}", details=tuple(tail)
+            ) from None
+        if "error" in answer:
+            kind = NotFoundError if answer.get("missing") else OrchestraError
+            raise kind(answer["error"])
+        return answer
+
+    def get(
+        self, container: Container, path: str, fd: int, *, follow_links: bool, stat_only: bool
+    ) -> dict[str, Any]:
+        request = {"op": "stat" if stat_only else "get", "path": path, "follow": follow_links}
+        return self.call(container, request, fd)
+
+    def put(self, container: Container, path: str, fd: int, *, archive: bool) -> None:
+        user = (container.process or {}).get("user", {}) if not archive else {}
+        self.call(
+            container,
+            {
+                "op": "put",
+                "path": path,
+                "archive": archive,
+                "uid": user.get("uid", 0),
+                "gid": user.get("gid", 0),
+            },
+            fd,
+        )
+
+    def export(self, container: Container, fd: int) -> None:
+        self.call(container, {"op": "get", "path": "/.", "follow": False, "whole": True}, fd)
+
+    def changes(self, container: Container) -> list[tuple[str, str]]:
+        from orchestra.images.diff import changes
+
+        layers = self.parts.images.layers(self.parts.images.get(container.spec.image_id))
+        found = changes(self.parts.folder(container.id) / "upper", layers)
+        hidden = {r["Destination"] for r in container.state.mounts} | {
+            "/etc/hosts",
+            "/etc/hostname",
+            "/etc/resolv.conf",
+            "/dev/init",
+        }
+        words = {"C": "C", "A": "A", "D": "D", "modified": "C", "added": "A", "deleted": "D"}
+        rows = []
+        for change in found:
+            kind, path = (
+                (getattr(change, "kind", None), getattr(change, "path", None))
+                if not isinstance(change, tuple)
+                else change
+            )
+            text = str(getattr(kind, "value", kind))
+            if str(path) not in hidden:
+                rows.append((words.get(text, text), str(path)))
+        return rows

@@ -1,0 +1,171 @@
+"""The helper that works within one container's root: standard library and ``orchestra.linux`` only.
+
+Reads a JSON request from standard input, works on the stream descriptor given, answers in JSON.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import stat
+import sys
+import tarfile
+from typing import Any
+
+from orchestra.linux import calls, fs
+from orchestra.linux import constants as k
+
+
+def main(fd: int) -> None:
+    request = json.loads(sys.stdin.buffer.read())
+    try:
+        root = enter(request)
+        answer = {"stat": look, "get": get, "put": put}[request["op"]](root, request, fd)
+    except FileNotFoundError as error:
+        answer = {
+            "error": f"no such file or directory: {request.get('path') or error.filename}",
+            "missing": True,
+        }
+    except OSError as error:
+        answer = {"error": f"{error.strerror or error}: {request.get('path')}"}
+    except tarfile.TarError as error:
+        answer = {"error": f"not a tar archive: {error}"}
+    print(json.dumps(answer))
+    sys.stdout.flush()
+    os._exit(0)
+
+
+def enter(request: dict[str, Any]) -> int:
+    """A descriptor of the container's root; this process has become its guest."""
+    if "pid" in request:
+        pidfd = os.pidfd_open(request["pid"])
+        calls.setns(pidfd, k.CLONE_NEWNS)
+    else:
+        calls.unshare(k.CLONE_NEWNS)
+        calls.mount("", "/", "", k.MS_REC | k.MS_SLAVE)
+        words = [word for word in request["overlay"] if word not in ("volatile",)]
+        os.umask(0)
+        calls.mount("overlay", request["at"], "overlay", 0, ",".join(words))
+        root = os.open(request["at"], os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        for mount in sorted(request["mounts"], key=lambda m: m["target"].count("/")):
+            folder = os.path.isdir(mount["source"])
+            target = fs.make_inside(root, mount["target"], directory=folder)
+            calls.mount(mount["source"], f"/proc/self/fd/{target}", "", k.MS_BIND | k.MS_REC)
+            os.close(target)
+        os.chroot(request["at"])
+    os.chdir("/")
+    return os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+
+
+def look(root: int, request: dict[str, Any], _fd: int) -> dict[str, Any]:
+    return described(root, request["path"], follow=bool(request["follow"]))
+
+
+def described(root: int, path: str, *, follow: bool) -> dict[str, Any]:
+    """What there is at a path of the container."""
+    del root  # the process is inside already
+    clean = os.path.normpath("/" + path.lstrip("/"))
+    if path.endswith("/"):
+        follow = True
+    info = os.stat(clean) if follow else os.lstat(clean)
+    target = os.readlink(clean) if stat.S_ISLNK(info.st_mode) else ""
+    return {
+        "name": os.path.basename(clean) or "/",
+        "size": info.st_size,
+        "mode": info.st_mode,
+        "is_dir": stat.S_ISDIR(info.st_mode),
+        "link_target": target,
+    }
+
+
+def get(root: int, request: dict[str, Any], fd: int) -> dict[str, Any]:
+    """A tar of the path. ``/dir/.`` has the contents below ``./``."""
+    path, follow = request["path"], bool(request["follow"])
+    found = described(root, path, follow=follow)
+    clean = os.path.normpath("/" + path.lstrip("/"))
+    if follow:
+        clean = os.path.realpath(clean)
+    contents = path.rstrip("/").endswith("/.") or path in (".", "/")
+    name = "." if contents else found["name"]
+    device = os.lstat("/").st_dev
+    with (
+        os.fdopen(os.dup(fd), "wb") as stream,
+        tarfile.open(fileobj=stream, mode="w|", format=tarfile.PAX_FORMAT) as tar,
+    ):
+
+        def wanted(member: tarfile.TarInfo) -> tarfile.TarInfo | None:
+            place = os.path.join(clean, os.path.relpath(member.name, name)) if member.name != name else clean
+            if request.get("whole") and place != "/":
+                try:
+                    if os.lstat(place).st_dev != device:  # other file systems: only their place
+                        return (
+                            member
+                            if member.isdir() and os.lstat(os.path.dirname(place)).st_dev == device
+                            else None
+                        )
+                except OSError:
+                    return None
+            return member
+
+        if request.get("whole"):
+            for entry in sorted(os.listdir("/")):
+                add(tar, f"/{entry}", entry, wanted)
+        else:
+            add(tar, clean, name, wanted)
+    return found
+
+
+def add(tar: tarfile.TarFile, path: str, name: str, wanted: Any) -> None:
+    """Like TarFile.add, but what vanishes meanwhile is left out, and sockets are."""
+    try:
+        member = tar.gettarinfo(path, name)
+    except (FileNotFoundError, PermissionError):
+        return
+    if member is None:
+        return
+    member = wanted(member)
+    if member is None:
+        return
+    if member.isreg():
+        try:
+            with open(path, "rb") as source:
+                tar.addfile(member, source)
+        except OSError:
+            return
+        return
+    tar.addfile(member)
+    if member.isdir():
+        try:
+            entries = sorted(os.listdir(path))
+        except OSError:
+            return
+        for entry in entries:
+            add(tar, f"{path.rstrip('/')}/{entry}", f"{name}/{entry}", wanted)
+
+
+def put(_root: int, request: dict[str, Any], fd: int) -> dict[str, Any]:
+    """Unpack a tar into an existing folder; this process has the container's root, so no name leads out."""
+    folder = os.path.normpath("/" + request["path"].lstrip("/"))
+    if not os.path.isdir(folder):
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), folder)
+    with os.fdopen(os.dup(fd), "rb") as stream, tarfile.open(fileobj=stream, mode="r|") as tar:
+        for member in tar:
+            if not request["archive"]:
+                member.uid, member.gid, member.uname, member.gname = (
+                    int(request["uid"]),
+                    int(request["gid"]),
+                    "",
+                    "",
+                )
+            place = os.path.join(folder, member.name)
+            if os.path.lexists(place) and not os.path.isdir(place) and not member.isdir():
+                os.unlink(place)
+            elif member.isdir() and os.path.isdir(place):
+                continue
+            elif os.path.isdir(place) and not os.path.islink(place) and not member.isdir():
+                raise OSError(errno.EISDIR, f"cannot put a file in the place of the folder {place}")
+            tar.extract(member, folder, numeric_owner=True, filter="fully_trusted")
+        while stream.read(1 << 16):
+            pass
+    return {}
