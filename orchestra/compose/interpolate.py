@@ -231,7 +231,7 @@ class Interpolator:
             casts = {"*": casts["#"]} if casts and "#" in casts else None
         for key, child in children:
             below = (casts.get(key) or casts.get("*")) if casts else None
-            if child.__class__ is Scalar:
+            if isinstance(child, Scalar):
                 value = child.value
                 if value.__class__ is str and ("$" in value or (below and "" in below)):
                     self._scalar(child, (*path, key), below)
