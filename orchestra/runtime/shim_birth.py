@@ -88,8 +88,7 @@ class Birth:
         container.created = created
         if created.master >= 0:
             container.stdio.terminal(created.master)
-        container.state.update(pid=created.pid, start_time=procfs.start_time(created.pid))
-        container.save()
+        container.save(status="created", pid=created.pid, start_time=procfs.start_time(created.pid))
         container.supervise(created.pidfd)
         self._pending = None
         self.over(None)
@@ -100,8 +99,8 @@ class Birth:
         path = container.state.get("cgroup") or linux.get("cgroupsPath")
         if not path:
             return
-        container.state["cgroup"] = path
         container.cgroup = manager(path, container.mode)
+        container.save(cgroup=path)  # before it exists: whoever finds this after a crash knows what to remove
         container.state["warnings"] += container.cgroup.create(linux.get("resources") or {})
 
     def _failed(self, problem: BaseException) -> None:
@@ -111,14 +110,7 @@ class Birth:
         if pending:
             container.loop.drop_all(self)
             pending.abort()
-        container.stdio.close()
-        container.stdio.remove()
-        if container.cgroup:
-            try:
-                container.cgroup.kill()
-                container.cgroup.destroy(timeout=1.0)
-            except OSError:
-                pass  # the first error says more; deleting a later container of this name tries again
+        container.discard()
         self.over(problem)
 
 

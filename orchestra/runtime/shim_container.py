@@ -230,6 +230,19 @@ class Container:
         self.pidfd = self._oom = -1
         self.created = None
 
+    def discard(self) -> None:
+        """Remove every trace of one that was never created."""
+        self.stdio.close()
+        self.stdio.remove()
+        if self.cgroup:
+            try:
+                self.cgroup.kill()
+                self.cgroup.destroy(timeout=2.0)
+            except OSError:
+                sys.excepthook(*sys.exc_info())  # the state stays, and the next shim tries again
+                return
+        states.remove(self.bundle)
+
     def remove(self) -> None:
         """Remove the cgroup, the FIFOs and the state of a stopped container. ``OSError`` (EBUSY) when
         processes still leave the cgroup."""

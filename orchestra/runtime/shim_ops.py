@@ -96,7 +96,7 @@ class Operations:
         args = request.args
         state: dict[str, Any] = {
             "id": name, "project": self.project, "bundle": args["bundle"], "pid": 0, "start_time": None,
-            "status": "created", "exit_code": None, "exit_signal": None, "oom": False, "lost": False,
+            "status": "creating", "exit_code": None, "exit_signal": None, "oom": False, "lost": False,
             "created_at": time.time(), "started_at": None, "finished_at": None, "shim_pid": os.getpid(),
             "cgroup": args.get("cgroup_path"), "log": args.get("log"), "tty": False,
             "stdin_open": bool(args.get("stdin_open")), "warnings": [],
@@ -136,7 +136,7 @@ class Operations:
     def op_start_all(self, request: Request) -> object:
         """Each on its own: {id: None or the error}."""
         found: dict[str, object] = {}
-        names = list(request.args["ids"])
+        names = list(dict.fromkeys(request.args["ids"]))
 
         def over(name: str, problem: BaseException | None) -> None:
             found[name] = to_data(problem) if problem else None

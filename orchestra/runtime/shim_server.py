@@ -58,6 +58,9 @@ class Shim:
                 continue
             state["bundle"] = f"{bundles}/{name}"
             container = Container(self.loop, self.operations.mode, state, self.operations.happened)
+            if container.status == "creating":
+                container.discard()
+                continue
             self.operations.containers[container.id] = container
             if container.alive:
                 container.adopt()

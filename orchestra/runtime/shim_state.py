@@ -1,7 +1,7 @@
 """The shim's facts on disk: ``<bundle>/state.json``, replaced atomically before anyone is told.
 
-``{"id", "project", "bundle", "pid", "start_time", "status": "created|running|paused|stopped", "exit_code",
-"exit_signal", "oom", "lost", "created_at", "started_at", "finished_at", "shim_pid", "cgroup", "log", "tty",
+``{"id", "project", "bundle", "pid", "start_time", "status": "creating|created|running|paused|stopped",
+"exit_code", "exit_signal", "oom", "lost", "created_at", "started_at", "finished_at", "shim_pid", "cgroup", "log", "tty",
 "stdin_open", "warnings"}``; times are unix seconds.
 """
 

@@ -116,14 +116,22 @@ class ShimClient:
         self.place = place
         self._lock = threading.Lock()
         self._idle: list[socket.socket] = []
+        self._streams: set[socket.socket] = set()
         self._closed = False
 
     def close(self) -> None:
+        """Let go of the shim. Iterators of ``events()`` end, also in other threads."""
         with self._lock:
             self._closed = True
             idle, self._idle = self._idle, []
+            streams = list(self._streams)
         for link in idle:
             link.close()
+        for link in streams:
+            try:
+                link.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                continue
 
     def __enter__(self) -> ShimClient:
         return self
@@ -189,11 +197,15 @@ class ShimClient:
         return dict(self.call("hello"))
 
     def events(self) -> Iterator[dict[str, Any]]:
-        """All that happens from now on (the subscription stands when this returns), until ``ShimGone``
-        or until the iterator is closed."""
+        """All that happens from now on (the subscription stands when this returns). It ends with
+        ``ShimGone`` when the shim does, and quietly when this client is closed."""
         link = self._open()
         try:
             self._ask(link, "events", {}, ())
+            with self._lock:
+                if self._closed:
+                    raise ShimGone(f"the client of {self.place} is closed")
+                self._streams.add(link)
         except BaseException:
             link.close()
             raise
@@ -274,9 +286,13 @@ class ShimClient:
                 except ConnectionError:
                     found = None
                 if found is None:
+                    if self._closed:
+                        return
                     raise ShimGone(f"the shim at {self.place} has ended")
                 yield found[0]["event"]
         finally:
+            with self._lock:
+                self._streams.discard(link)
             link.close()
 
     @contextmanager

@@ -72,6 +72,17 @@ def test_one_that_was_only_created_ends(w: World) -> None:
     assert not procfs.alive(pid)
 
 
+def test_a_half_made_one_is_cleared_away(w: World) -> None:
+    """The shim dies while a hook of the creation runs: nothing of the container may remain."""
+    hook = {"path": "/bin/sh", "args": ["sh", "-c", f"kill -9 $(cat {w.paths.run}/pid); sleep 0.2"]}
+    (w.paths.run / "pid").write_text(str(w.client.hello()["pid"]))
+    with pytest.raises(ShimGone):
+        w.create("a", "sleep", "1000", change=lambda config: config.update(hooks={"createRuntime": [hook]}))
+    assert (w.paths.bundles / "a/state.json").exists()
+    assert w.again().list() == []
+    assert sorted(path.name for path in (w.paths.bundles / "a").iterdir()) == ["config.json"]
+
+
 def test_a_paused_one_stays_paused(w: World) -> None:
     w.run("a", "sleep", "1000")
     w.client.pause("a")

@@ -260,6 +260,14 @@ def test_the_shim_leaves_when_it_is_not_needed(w: World) -> None:
     assert w.again().state("a")["exit_code"] == 137  # the next one knows what the last one knew
 
 
+def test_a_closed_client_ends_its_events(w: World) -> None:
+    events = w.client.events()
+    with ThreadPoolExecutor(1) as pool:
+        ended = pool.submit(list, events)
+        w.client.close()
+        assert ended.result(20) == []
+
+
 def test_two_never_serve_one_project(w: World) -> None:
     assert shimclient._spawn(w.paths, w.project, str(w.paths.shims / "p.sock")) == b"taken"
     with ThreadPoolExecutor(8) as pool:
