@@ -255,9 +255,9 @@ class Volumes:
         ready, data = folder / "_fill", folder / "_data"
         if not ready.is_dir():
             return
+        info = os.stat(ready)
         for entry in sorted(os.listdir(ready)):
             os.rename(ready / entry, data / entry)
-        info = os.stat(ready)
         os.chown(data, info.st_uid, info.st_gid)
         os.chmod(data, stat.S_IMODE(info.st_mode))
         for attribute in os.listxattr(ready):
