@@ -10,7 +10,13 @@ from hypothesis import strategies as st
 
 from orchestra.compose import dotenv, merge, reader
 from orchestra.compose.diagnostics import ComposeError, Problems
-from orchestra.compose.interpolate import Interpolator, InvalidTemplate, MissingVariable, substitute, variables
+from orchestra.compose.interpolate import (
+    Interpolator,
+    InvalidTemplate,
+    MissingVariable,
+    substitute,
+    variables,
+)
 from orchestra.compose.tree import Mapping, clone, from_plain, plain, walk
 
 RELAXED = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import shutil
 import tempfile
@@ -75,6 +76,49 @@ def test_any_text(text: str | bytes) -> None:
     folder = tempfile.mkdtemp()
     try:
         load(LoadOptions(files=("-",), stdin=text, cwd=folder, project_name="p"))
+    except ComposeError as error:
+        assert str(error)
+    finally:
+        shutil.rmtree(folder)
+
+
+def attribute_names() -> list[str]:
+    """Every attribute the language has, from the model's own names."""
+    import dataclasses
+
+    from orchestra.compose import model
+
+    found = {"services", "networks", "volumes", "secrets", "configs", "models", "include", "extends", "file", "service",
+             "path", "env_file", "label_file", "config", "resources", "bind", "watch", "develop", "a", "b", "x-a"}
+    for item in vars(model).values():
+        if dataclasses.is_dataclass(item):
+            found.update(field.name for field in dataclasses.fields(item))
+    return sorted(found)
+
+
+NAMES = attribute_names()
+WORDS = ["", "a", "b", "5", "-1", "0", "1g", "5s", "10.0.0.0/24", "::1", "80:80", "[::]:80:80", "80-70", "a:b:c:d", "./x:/y",
+         ":", "=", "A=1", "service:a", "container:x", "host", "none", "on-failure:x", "true", "$", "99999999999999999999",
+         "1e400", "CMD", "/", "~", "~/x", "..", "\x00", "é", "a" * 300, "0x1F", "1.5", "all", "node.role==x", "default"]
+leaf = st.none() | st.booleans() | st.integers(-3, 2**70) | st.floats() | st.sampled_from(WORDS) | st.text(max_size=4)
+anything = st.recursive(leaf, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(
+    st.sampled_from(NAMES), inner, max_size=4), max_leaves=12)
+service = st.dictionaries(st.sampled_from(NAMES), anything, max_size=5).map(lambda data: {"image": "x", **data})
+document = st.fixed_dictionaries(
+    {"services": st.dictionaries(st.sampled_from(["a", "b"]), service, max_size=2)},
+    optional={key: st.dictionaries(st.sampled_from(["a", "b", "default"]), anything, max_size=2)
+              for key in ("networks", "volumes", "secrets", "configs", "models", "x-a")})
+
+
+@RELAXED
+@given(st.lists(document, min_size=1, max_size=2), st.sampled_from([{}, {"no_normalize": True}, {"no_consistency": True},
+                                                                    {"no_interpolate": True}, {"services": ("a",)},
+                                                                    {"all_resources": True}]))
+def test_any_structure(documents: list[object], flags: dict[str, object]) -> None:
+    text = "\n---\n".join(json.dumps(item) for item in documents)
+    folder = tempfile.mkdtemp()
+    try:
+        load(LoadOptions(files=("-",), stdin=text, cwd=folder, project_name="p", environ={"HOME": "/root"}, **flags))  # type: ignore[arg-type]
     except ComposeError as error:
         assert str(error)
     finally:
