@@ -120,6 +120,8 @@ class Lab:
         self.host = Box()
         self.outside = Box()
         netns.enter(self.host.fd)
+        for name in ("ipv4/ip_forward", "ipv6/conf/all/forwarding"):  # inherited from the real host
+            Path("/proc/sys/net", name).write_text("0")
         self._wire()
 
     def _wire(self) -> None:
