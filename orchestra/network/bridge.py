@@ -16,6 +16,7 @@ from orchestra.network.model import OPTION_BRIDGE_NAME, OPTION_MTU, NetworkSpec,
 from orchestra.paths import Paths
 
 LINK_LIMIT = 15  # bytes of a link's name
+OWN_GROUPS = 0x40000000  # link groups from here on are those of our networks
 PREFIX = "oc"
 _DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
 
@@ -51,7 +52,7 @@ def link_name(paths: Paths, spec: NetworkSpec) -> str:
 def group_of(paths: Paths, spec: NetworkSpec) -> int:
     """The link group of the network: 31 bits, never 0 (the kernel's default group)."""
     digest = hashlib.sha256(f"{paths.run}/{spec.id}".encode()).digest()
-    return int.from_bytes(digest[:4], "big") >> 1 | 0x40000000
+    return int.from_bytes(digest[:4], "big") >> 1 | OWN_GROUPS
 
 
 def mtu_of(spec: NetworkSpec) -> int:
@@ -70,7 +71,10 @@ def create_bridge(paths: Paths, spec: NetworkSpec) -> None:
     with netlink.Netlink() as link:
         found = next((other for other in link.links() if other.name == name), None)
         if found is None:
-            link.run([netlink.link_add_bridge(name, mac=mac, mtu=mtu_of(spec), group=group)])
+            try:
+                link.run([netlink.link_add_bridge(name, mac=mac, mtu=mtu_of(spec), group=group)])
+            except OSError as error:
+                raise _refused(spec, error) from error
         elif found.group != group or found.kind != "bridge":
             raise ConflictError(
                 f"network {spec.name}: there is a link named {name} already",
@@ -83,7 +87,14 @@ def create_bridge(paths: Paths, spec: NetworkSpec) -> None:
             link.run([*requests, netlink.link_up(index)])
         except OSError as error:
             link.run([netlink.link_delete(name)])
-            raise OrchestraError(f"cannot set up the bridge of network {spec.name}: {error}") from error
+            raise _refused(spec, error) from error
+
+
+def _refused(spec: NetworkSpec, error: OSError) -> OrchestraError:
+    if error.errno == errno.EOPNOTSUPP:
+        return UnsupportedError(f"network {spec.name}: this kernel has no bridges")
+    hint = "bridge networks need root" if error.errno in (errno.EPERM, errno.EACCES) else None
+    return OrchestraError(f"cannot set up the bridge of network {spec.name}: {error}", hint=hint)
 
 
 def _gateway(index: int, subnet: Subnet) -> netlink.Request:

@@ -114,7 +114,7 @@ class Networks:
             return
         with host_lock():
             bridge.remove_links(self._paths, spec)
-            if not any(link.name.startswith(bridge.PREFIX) and link.kind == "bridge" for link in _links()):
+            if not any(link.group >= bridge.OWN_GROUPS and link.kind == "bridge" for link in _links()):
                 self._forwarding.restore()
 
     def exists(self, spec: NetworkSpec) -> bool:
@@ -140,8 +140,7 @@ class Networks:
             return sorted({*routes, *(address for _, address in link.addresses())})
 
     def _foreign_links(self) -> list[str]:
-        groups = 0x40000000
-        return sorted(link.name for link in _links() if link.group < groups and link.name != "lo")
+        return sorted(link.name for link in _links() if link.group < bridge.OWN_GROUPS and link.name != "lo")
 
     # ---- endpoints ---------------------------------------------------------------------------------------
 
@@ -250,7 +249,7 @@ class Networks:
     def host_addresses(self) -> list[str]:
         """The host's addresses that others may know (no loopback, link-local, or of our bridges)."""
         with netlink.Netlink() as link:
-            ours = {other.index for other in link.links() if other.group >= 0x40000000}
+            ours = {other.index for other in link.links() if other.group >= bridge.OWN_GROUPS}
             found = [address.partition("/")[0] for index, address in link.addresses() if index not in ours]
         return [
             text for text in found if not text.startswith(("127.", "169.254.", "fe80:")) and text != "::1"

@@ -308,7 +308,10 @@ def resolve(
     if query.type == message.PTR:
         address = message.reverse_address(query.name)
         name = directory.reverse(view, address) if address else None
-        return (message.NOERROR, [message.pointer_answer(name, TTL)]) if name else None
+        try:
+            return (message.NOERROR, [message.pointer_answer(name, TTL)]) if name else None
+        except message.FormatError:  # a name that DNS cannot carry
+            return None
     addresses = directory.lookup(view, query.name)
     if addresses is None:
         return None

@@ -68,3 +68,10 @@ def test_answers() -> None:
     assert resolve(names, view, ask("9.9.9.9.in-addr.arpa", message.PTR)) is None
     pointer = resolve(names, view, ask("2.0.0.10.in-addr.arpa", message.PTR))
     assert pointer is not None and pointer[1][0].data == message.write_name("p-web-1.net")
+
+
+def test_a_name_that_dns_cannot_carry() -> None:
+    names = Directory()
+    names.put("c", [NameRecord("n", "net", ("x" * 80,), ("10.0.0.2",))])
+    assert resolve(names, View(("n",)), ask("2.0.0.10.in-addr.arpa", message.PTR)) is None
+    assert names.lookup(View(("n",)), "x" * 80) == ["10.0.0.2"]
