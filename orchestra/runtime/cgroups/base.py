@@ -101,7 +101,9 @@ class CgroupManager:
     def kill(self) -> None:
         """SIGKILL the whole tree, forks of the last moment included."""
         if not self._kill_file():
-            for _ in range(50):
+            self.signal(signal.SIGKILL)
+            self.thaw()
+            for _ in range(50):  # where it could not be frozen before
                 if not self.signal(signal.SIGKILL):
                     break
         self.thaw()

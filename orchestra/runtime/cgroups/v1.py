@@ -1,7 +1,8 @@
-"""Cgroup version 1 and hybrid: one directory in every mounted hierarchy.
+"""Cgroup version 1 and hybrid: one directory in every mounted hierarchy of controllers.
 
-The unified tree of a hybrid machine gets a directory too: it has no controllers, but its cgroup.kill
-takes a whole tree at once. Limits are written before any process is inside, so their order matters
+Trees without controllers (``name=…``, the unified one of a hybrid machine) are joined only where systemd
+runs, which follows the processes of its services in them and would end ours with the service that
+started us; elsewhere they would only cost (each move may wait for the kernel). Limits are written before any process is inside, so their order matters
 only on ``update()``: memory and memory+swap bound each other, quota and period too.
 """
 
@@ -24,14 +25,17 @@ from orchestra.runtime.cgroups.base import (
     section,
 )
 
+_SYSTEMD = "/run/systemd/system"
 _UNLIMITED = 1 << 62  # v1 shows "no limit" as a page-rounded number near 2^63
 
 
 class Version1(CgroupManager):
     def create(self, resources: Resources | None = None) -> list[str]:
+        tracked = os.path.isdir(_SYSTEMD)
         for root, controllers in self.mode.hierarchies().items():
-            self._make(root, controllers)
-        if self.mode.v2:
+            if tracked or not all(name.startswith("name=") for name in controllers):
+                self._make(root, controllers)
+        if self.mode.v2 and tracked:
             try:
                 make_path(self.mode.v2, self.path)
             except OSError:
@@ -74,6 +78,16 @@ class Version1(CgroupManager):
     def frozen(self) -> bool:
         state = self._file("freezer", "freezer.state")
         return bool(state) and files.read_or(state or "").strip() in ("FROZEN", "FREEZING")
+
+    def kill(self) -> None:
+        """Frozen first, so that no fork outruns the signals; a tree that does not freeze is killed all the
+        same."""
+        if self.pids() and self._folder("freezer"):
+            try:
+                self.freeze(timeout=0.5)
+            except OSError:
+                pass
+        super().kill()
 
     def oom_kills(self) -> int:
         folder = self._folder("memory")
