@@ -24,6 +24,7 @@ from orchestra.events import Progress, Sink, Status
 
 PARALLEL = 8
 POLL = 0.05
+SETTLED = 0.3  # seconds that a container without health check must have run to count as running
 
 
 @dataclass(slots=True)
@@ -411,7 +412,9 @@ class Waiter:
     def _running_or_healthy(self, containers: list[ContainerInfo]) -> bool:
         for c in containers:
             self._not_failed(c)
-        if containers and all(c.state == "running" and c.health in ("", "healthy") for c in containers):
+        now = time.time()
+        settled = [c for c in containers if c.health == "healthy" or (c.health == "" and now - c.started > SETTLED)]
+        if containers and len(settled) == len(containers) and all(c.state == "running" for c in containers):
             return self._done(containers, "Healthy")
         return False
 

@@ -238,11 +238,12 @@ def test_restart_policy_and_exit_codes(engine: Engine) -> None:
         name: again
         services:
           fails: {image: busybox, command: sh -c 'exit 5', restart: 'on-failure:2'}
-          stays: {image: busybox, command: sh -c 'kill -9 $$$$'}
+          stays: {image: busybox, command: sleep 1000}
     """)
     engine.run("up", "-d")
     eventually(lambda: engine.inspect("again-fails-1")["RestartCount"] == 2, what="restarted twice")
     engine.wait_state("again-fails-1", "exited")
     assert engine.ps()["again-fails-1"]["ExitCode"] == 5
+    engine.run("kill", "stays")
     engine.wait_state("again-stays-1", "exited")
     assert engine.ps()["again-stays-1"]["ExitCode"] == 137
