@@ -154,8 +154,7 @@ def hosts(value: Any, strict: Strict) -> Any:
         for item in value:
             name, address = split_host(scalar_text(item))
             found.append(f"{name}={_bare(address)}")
-    ordered = sorted(dict.fromkeys(found), key=lambda item: item.partition("=")[0])
-    return ordered or NOTHING
+    return sorted(set(found)) or NOTHING
 
 
 def split_host(entry: str) -> tuple[str, str]:

@@ -8,7 +8,6 @@ the active ones.
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -52,6 +51,8 @@ def _expose(value: Any) -> None:
 
 
 def _address(value: Any) -> None:
+    import ipaddress
+
     try:
         ipaddress.ip_address(str(value).partition("%")[0])
     except ValueError:
@@ -59,6 +60,8 @@ def _address(value: Any) -> None:
 
 
 def _network(value: Any) -> None:
+    import ipaddress
+
     try:
         ipaddress.ip_network(str(value), strict=False)
     except ValueError:
@@ -267,8 +270,8 @@ def _source(section: str, key: str, item: Mapping, sources: tuple[str, ...], pro
     given = [name for name in sources if name in item.items]
     if _true(item.items.get("external")):
         for name in given:
-            problems.error(f"the external {what} {key} cannot have {name} too", item.key_location(name),
-                           (section, key, name))
+            problems.warn(f"{name} of the external {what} {key} is ignored", item.key_location(name),
+                          (section, key, name), hint="it is made elsewhere; only its name counts here")
     elif len(given) > 1:
         problems.error(f"the {what} {key} has more than one source: {', '.join(given)}", item.key_location(given[1]),
                        (section, key))
@@ -363,8 +366,14 @@ class _Rules:
         depends = self.node.items.get("depends_on")
         if not isinstance(depends, Mapping):
             return
-        for other, node in depends.items.items():
-            if other in active or (isinstance(node, Mapping) and text_of(node, "required") == "false"):
+        for other, node in list(depends.items.items()):
+            if other in active:
+                continue
+            if isinstance(node, Mapping) and text_of(node, "required") == "false":
+                if other not in known:
+                    self.problems.warn(f"the optional dependency {other} of service {self.name} does not exist",
+                                       depends.key_location(other), (*self.path, "depends_on", other))
+                    depends.pop(other)
                 continue
             place = depends.key_locations.get(other) or node.location
             if other in known:

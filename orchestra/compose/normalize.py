@@ -354,6 +354,8 @@ def _join(node: Node, ctx: LoadContext) -> None:
             return  # a path of Windows
         if text.startswith("~") and ctx.home:
             text = os.path.join(ctx.home, text[1:].lstrip("/")).rstrip("/")
+        elif text.startswith("/"):
+            return  # absolute paths stay as written
         node.value = join(ctx.working_dir, text, ctx.home)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import re
 from typing import Any
 
@@ -19,6 +18,8 @@ def parse(text: str) -> list[dict[str, Any]]:
     if not target:
         raise ValueError(f"port {text!r} has no container port")
     if host:
+        import ipaddress
+
         try:
             ipaddress.ip_address(host.partition("%")[0])
         except ValueError:

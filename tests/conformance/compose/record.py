@@ -39,6 +39,8 @@ def arguments(case: Case) -> list[str]:
         words += ["-p", options["project_name"]]
     if "project_directory" in options:
         words += ["--project-directory", options["project_directory"]]
+    if options.get("all_resources"):
+        words.append("--all-resources")
     words += ["config", "--format", "json"]
     words += ["--" + key.replace("_", "-") for key in sorted(FLAGS) if options.get(key)]
     return words + options.get("services", [])
