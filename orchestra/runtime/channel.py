@@ -47,11 +47,18 @@ def tell(end: socket.socket, word: str) -> None:
     end.send(word.encode())
 
 
-def expect(end: socket.socket, word: str) -> bool:
-    """Wait for this word; False when the other side is gone."""
-    while True:
-        data = end.recv(64)
-        if not data:
-            return False
-        if data == word.encode():
-            return True
+class Words:
+    """The child's ear: words may come before they are waited for."""
+
+    def __init__(self, end: socket.socket) -> None:
+        self.end = end
+        self._heard: set[str] = set()
+
+    def expect(self, word: str) -> bool:
+        """Wait for this word; False when the other side is gone."""
+        while word not in self._heard:
+            data = self.end.recv(64)
+            if not data:
+                return False
+            self._heard.add(data.decode())
+        return True

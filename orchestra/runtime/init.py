@@ -91,6 +91,8 @@ def prepare_descriptors(stdio: tuple[int, int, int], keep: set[int], preserve: i
 def run(plan: Plan, inherited: Inherited) -> None:
     """The whole life of the child. Returns only by an exception."""
     end = inherited.end
+    words = channel.Words(end)
+    pid = int(os.readlink("/proc/self"))  # ours as the host sees it, for the hooks
     os.setsid()
     prepare_descriptors(inherited.stdio, inherited.numbers(), plan.preserve_fds)
     own_user = plan.namespaces.own("user")
@@ -105,22 +107,22 @@ def run(plan: Plan, inherited: Inherited) -> None:
     proc_fd = os.open("/proc", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     _names(plan)
     slave = _populate(plan, inherited, root_fd, bind_devices=own_user)
-    _runtime_hooks(plan, end)
+    _runtime_hooks(plan, words, pid)
     _finish_root(plan, root_fd, proc_fd)
     os.close(root_fd)
     if slave >= 0:
         tty.take(slave)
         os.close(slave)
     # the rest of the cgroup is the parent's work meanwhile; the new namespace's root is where we are then
-    if not channel.expect(end, "attached"):
+    if not words.expect("attached"):
         os._exit(1)
     if "cgroup" in plan.namespaces.new:
         calls.unshare(C.CLONE_NEWCGROUP)
     program, env = _settle(plan, proc_fd)
     channel.send(end, {"ready": True})
-    starter = _wait_for_start(end, inherited.listener)
+    starter = _wait_for_start(words, inherited.listener)
     try:
-        _launch(plan, starter, program, env)
+        _launch(plan, program, env, pid)
     except BaseException as problem:
         report(starter, problem)
         os._exit(1)
@@ -154,12 +156,9 @@ def _new_time(offsets: str) -> None:
 
 def _root(plan: Plan, inherited: Inherited) -> int:
     if inherited.root_ready:
-        return os.open(".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        rootfs.isolate(plan.propagation)
-        return rootfs.mount_root(plan.root, plan.root_mount, (plan.uids, plan.gids), plan.propagation)
-    except OSError as problem:
-        raise StepError.of(f"mount the root {plan.root}", problem) from None
+        return rootfs.unlock_root()
+    rootfs.isolate(plan.propagation)
+    return rootfs.mount_root(plan.root, plan.root_mount, (plan.uids, plan.gids), plan.propagation)
 
 
 def _names(plan: Plan) -> None:
@@ -203,13 +202,13 @@ def _console(root_fd: int, slave: int) -> None:
         os.close(target)
 
 
-def _runtime_hooks(plan: Plan, end: socket.socket) -> None:
+def _runtime_hooks(plan: Plan, words: channel.Words, pid: int) -> None:
     if plan.hooks.get("prestart") or plan.hooks.get("createRuntime"):
-        channel.send(end, {"hooks": True})
-        if not channel.expect(end, "hooks"):
+        channel.send(words.end, {"hooks": True})
+        if not words.expect("hooks"):
             os._exit(1)
     if plan.hooks.get("createContainer"):
-        hooks.run(plan.hooks["createContainer"], plan.state("creating", os.getpid()), directory=plan.bundle)
+        hooks.run(plan.hooks["createContainer"], plan.state("creating", pid), directory=plan.bundle)
 
 
 def _finish_root(plan: Plan, root_fd: int, proc_fd: int) -> None:
@@ -266,29 +265,29 @@ def _leave(number: int, _frame: object) -> NoReturn:
     os._exit(128 + number)
 
 
-def _wait_for_start(end: socket.socket, listener: int) -> socket.socket:
+def _wait_for_start(words: channel.Words, listener: int) -> socket.socket:
     """The channel that failures of the start go to. Meanwhile signals end the process as they would
     end a program that handles none (as pid 1 it would not even notice them)."""
     signal.set_wakeup_fd(-1)
     for number in _PATIENT:
         signal.signal(number, _leave)
     if listener < 0:
-        if not channel.expect(end, "start"):
+        if not words.expect("start"):
             os._exit(1)
-        return end
-    end.close()
+        return words.end
+    words.end.close()
     door = socket.socket(fileno=listener)
     while True:
         starter, _ = door.accept()
-        if channel.expect(starter, "start"):
+        if channel.Words(starter).expect("start"):
             door.close()
             return starter
         starter.close()
 
 
-def _launch(plan: Plan, starter: socket.socket, program: str, env: dict[str, str]) -> None:
+def _launch(plan: Plan, program: str, env: dict[str, str], pid: int) -> None:
     if plan.hooks.get("startContainer"):
-        hooks.run(plan.hooks["startContainer"], plan.state("created", os.getpid()))
+        hooks.run(plan.hooks["startContainer"], plan.state("created", pid))
     calls.close_range(3 + plan.preserve_fds, flags=C.CLOSE_RANGE_CLOEXEC)
     signals.reset_all()
     process.run(plan.process, program, env)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import os
 import posixpath
+import re
 import stat
 from dataclasses import dataclass, field
 from typing import Any
@@ -63,6 +64,8 @@ def _parse(entry: dict[str, Any], bundle: str) -> Mount:
     fstype, source = str(entry.get("type") or ""), str(entry.get("source") or "")
     if fstype == "bind":
         words.flags |= C.MS_BIND
+    if fstype == "overlay":  # mount(2) would take several options in one word, so we do
+        words.data = [part for word in words.data for part in re.split(r"(?<!\\),", word)]
     if words.flags & C.MS_BIND:
         if not source:
             raise OrchestraError(f"mounts: the bind mount at {destination} has no source")

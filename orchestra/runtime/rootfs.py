@@ -31,6 +31,14 @@ def isolate(propagation: str) -> None:
 def mount_root(path: str, overlay: Mount | None, maps: tuple[userns.Map, userns.Map] | None,
                propagation: str = "") -> int:
     """Mount the root at ``path`` (an overlay, or the directory itself) and open it."""
+    try:
+        return _mount_root(path, overlay, maps, propagation)
+    except OSError as problem:
+        raise StepError.of(f"mount the root {path}", problem) from None
+
+
+def _mount_root(path: str, overlay: Mount | None, maps: tuple[userns.Map, userns.Map] | None,
+                propagation: str) -> int:
     target = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         if propagation.endswith("shared"):
@@ -57,6 +65,20 @@ def mount_root(path: str, overlay: Mount | None, maps: tuple[userns.Map, userns.
     return os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
 
 
+def unlock_root() -> int:
+    """In a new user namespace the mounts from outside are locked in their places; a copy of the root (the
+    current directory) on top of it is our own. Its descriptor."""
+    below = os.open(".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        tree = mounting.clone_tree("", dir_fd=below, recursive=True)
+        mounting.attach(tree, below)
+    except OSError as problem:
+        raise StepError.of("mount the root", problem) from None
+    finally:
+        os.close(below)
+    return tree
+
+
 def _make_parent_private(target: int) -> None:
     """pivot_root and move refuse a shared parent; the mount above ``target`` may be it."""
     path = os.readlink(mounting.fd_path(target))
@@ -73,7 +95,7 @@ def _below(path: str, place: str) -> bool:
 def _shifted_overlay(overlay: Mount, target: int, maps: tuple[userns.Map, userns.Map]) -> None:
     """An overlay whose layers are seen through the container's id map: files of root on disk belong to
     the container's root inside, and what the container makes belongs to root on disk."""
-    trees: list[int] = []
+    trees: dict[str, int] = {}
     options: list[str] = []
     try:
         with userns.temporary(*maps) as namespace:
@@ -86,17 +108,28 @@ def _shifted_overlay(overlay: Mount, target: int, maps: tuple[userns.Map, userns
                     parent, name = os.path.split(value)
                     value = f"{_shifted(parent, namespace, trees)}/{name}"
                 options.append(f"{key}{separator}{value}")
-        mounts.mount_overlay(overlay.source, target, overlay.words.flags, options)
+        # the overlay works on its layers with the rights of who mounts it: that must be somebody whom
+        # the map knows
+        calls.set_filesystem_ids(_outside(maps[0]), _outside(maps[1]))
+        try:
+            mounts.mount_overlay(overlay.source, target, overlay.words.flags, options)
+        finally:
+            calls.set_filesystem_ids(0, 0)
     finally:
-        for tree in trees:
+        for tree in trees.values():
             os.close(tree)
 
 
-def _shifted(path: str, namespace: int, trees: list[int]) -> str:
-    tree = mounting.clone_tree(path, recursive=False)
-    trees.append(tree)
-    mounting.set_attributes(tree, set_=C.MOUNT_ATTR_IDMAP, userns_fd=namespace)
-    return mounting.fd_path(tree)
+def _outside(entries: userns.Map) -> int:
+    """The id outside that is 0 inside (or the first that is mapped at all)."""
+    return next((outside for inside, outside, _ in entries if inside == 0), entries[0][1] if entries else 0)
+
+
+def _shifted(path: str, namespace: int, trees: dict[str, int]) -> str:
+    if path not in trees:
+        trees[path] = mounting.clone_tree(path, recursive=False)
+        mounting.set_attributes(trees[path], set_=C.MOUNT_ATTR_IDMAP, userns_fd=namespace)
+    return mounting.fd_path(trees[path])
 
 
 # Covering paths
