@@ -6,6 +6,9 @@ other ports of 127.0.0.11, and four stateless nftables rules rewrite port number
 namespace's own processes: queries to port 53 go to ours, our answers come from port 53. They run before
 connection tracking (priority -300) and need none.
 
+Deleting rules waits for an RCU grace period (~8 ms), so a table that is there already (a daemon that came
+back, with its usual ports) is left as it is; the chain's name tells the ports.
+
 The rules are sent as one hand-written nfnetlink batch (linux/netfilter/nf_tables.h): running ``nft`` in every
 container's namespace would cost ~10 ms each. Runs in the namespace the calling thread is in.
 """
@@ -22,12 +25,13 @@ from orchestra.network.netlink import attribute, nested, text
 
 TABLE = "orchestra-dns"
 PORT = 53
+USUAL_PORT = 61053  # where our sockets sit; above the ephemeral ports
 
 _NETLINK_NETFILTER = 12
 _SUBSYS = 10
-_BATCH_BEGIN, _BATCH_END = 16, 17
-_NEWTABLE, _DELTABLE, _NEWCHAIN, _NEWRULE = 0, 2, 3, 6
-_REQUEST, _ACK, _CREATE, _APPEND = 1, 4, 0x400, 0x800
+_ERROR, _BATCH_BEGIN, _BATCH_END = 2, 16, 17
+_NEWTABLE, _DELTABLE, _NEWCHAIN, _GETCHAIN, _NEWRULE = 0, 2, 3, 4, 6
+_REQUEST, _ACK, _EXCL, _CREATE, _APPEND = 1, 4, 0x200, 0x400, 0x800
 _HOOK_OUTPUT, _PRIORITY = 3, -300
 _META_L4PROTO, _NETWORK_HEADER, _TRANSPORT_HEADER, _REGISTER = 16, 1, 2, 1
 _SOURCE, _TARGET = 0, 2  # offsets of the ports
@@ -73,7 +77,7 @@ def _store_port(offset: int, checksum_offset: int) -> bytes:
     )
 
 
-def _rule(protocol: int, *, side: int, match: int, replace: int) -> bytes:
+def _rule(chain: str, protocol: int, *, side: int, match: int, replace: int) -> bytes:
     """Packets of 127.0.0.11 (as source or target) with port ``match`` on that side get port ``replace``."""
     address = ipaddress.ip_address(DNS_ADDRESS).packed
     checksum = 16 if protocol == socket.IPPROTO_TCP else 6
@@ -87,19 +91,25 @@ def _rule(protocol: int, *, side: int, match: int, replace: int) -> bytes:
         _immediate(struct.pack("!H", replace)),
         _store_port(side, checksum),
     )
-    return text(1, TABLE) + text(2, "output") + nested(4, *expressions)
+    return text(1, TABLE) + text(2, chain) + nested(4, *expressions)
 
 
-def batch(udp_port: int, tcp_port: int) -> list[bytes]:
-    """The messages, without the batch's frame: (re)make the table with its chain and four rules."""
+def chain_name(udp_port: int, tcp_port: int) -> str:
+    return f"output-{udp_port}-{tcp_port}"
+
+
+def batch(udp_port: int, tcp_port: int, *, replace: bool = False) -> list[bytes]:
+    """The messages, without the batch's frame: make the table with its chain and four rules. It must not be
+    there, unless it is to be replaced."""
+    name = chain_name(udp_port, tcp_port)
     hook = nested(4, _number(1, _HOOK_OUTPUT), _number(2, _PRIORITY))
-    chain = text(1, TABLE) + text(3, "output") + hook + text(7, "filter")
+    chain = text(1, TABLE) + text(3, name) + hook + text(7, "filter")
     table = text(1, TABLE)
-    messages = [(_NEWTABLE, _CREATE, table), (_DELTABLE, 0, table), (_NEWTABLE, _CREATE, table)]
-    messages.append((_NEWCHAIN, _CREATE, chain))
+    messages = [(_NEWTABLE, _CREATE, table), (_DELTABLE, 0, table)] if replace else []
+    messages += [(_NEWTABLE, _CREATE | _EXCL, table), (_NEWCHAIN, _CREATE, chain)]
     for protocol, port in ((socket.IPPROTO_UDP, udp_port), (socket.IPPROTO_TCP, tcp_port)):
         for side, match, new in ((_TARGET, PORT, port), (_SOURCE, port, PORT)):
-            rule = _rule(protocol, side=side, match=match, replace=new)
+            rule = _rule(name, protocol, side=side, match=match, replace=new)
             messages.append((_NEWRULE, _CREATE | _APPEND, rule))
     return [
         _message(_SUBSYS << 8 | kind, flags | _ACK, number + 1, body, socket.AF_INET, 0)
@@ -113,22 +123,49 @@ def _message(kind: int, flags: int, sequence: int, body: bytes, family: int, res
 
 
 def redirect(udp_port: int, tcp_port: int) -> None:
-    """Puts the rules into the current namespace, in place of earlier ones. OSError where it cannot."""
-    messages = batch(udp_port, tcp_port)
+    """Sees to it that the rules for these ports (and no others of ours) are in the current namespace. OSError
+    where it cannot."""
+    if _has_chain(chain_name(udp_port, tcp_port)):
+        return
+    try:
+        _run(batch(udp_port, tcp_port))
+    except FileExistsError:
+        _run(batch(udp_port, tcp_port, replace=True))
+
+
+def _socket() -> socket.socket:
+    link = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _NETLINK_NETFILTER)
+    link.settimeout(10)
+    link.bind((0, 0))
+    return link
+
+
+def _run(messages: list[bytes]) -> None:
     begin = _message(_BATCH_BEGIN, 0, 0, b"", 0, _SUBSYS)
     end = _message(_BATCH_END, 0, len(messages) + 1, b"", 0, _SUBSYS)
-    kind = socket.SOCK_RAW | socket.SOCK_CLOEXEC
-    with socket.socket(socket.AF_NETLINK, kind, _NETLINK_NETFILTER) as link:
-        link.settimeout(10)
-        link.bind((0, 0))
+    with _socket() as link:
         link.send(begin + b"".join(messages) + end)
         waiting = len(messages)
         while waiting > 0:
-            data, offset = link.recv(65536), 0
-            while offset + 20 <= len(data):
-                length, answer, *_ = _HEADER.unpack_from(data, offset)
-                number = -struct.unpack_from("=i", data, offset + 16)[0]
-                if answer == 2 and number:
+            for _, number in _answers(link):
+                if number:
                     raise OSError(number, f"nftables: {os.strerror(number)}")
                 waiting -= 1
-                offset += (max(length, 16) + 3) & ~3
+
+
+def _has_chain(name: str) -> bool:
+    body = text(1, TABLE) + text(3, name)
+    with _socket() as link:
+        link.send(_message(_SUBSYS << 8 | _GETCHAIN, 0, 1, body, socket.AF_INET, 0))
+        return all(kind != _ERROR for kind, _ in _answers(link))
+
+
+def _answers(link: socket.socket) -> list[tuple[int, int]]:
+    """(message type, error number) of what one receive brings."""
+    data, offset, found = link.recv(65536), 0, []
+    while offset + 20 <= len(data):
+        length, kind, *_ = _HEADER.unpack_from(data, offset)
+        number = -struct.unpack_from("=i", data, offset + 16)[0] if kind == _ERROR else 0
+        found.append((kind, number))
+        offset += (max(length, 16) + 3) & ~3
+    return found

@@ -25,7 +25,7 @@ from orchestra.errors import OrchestraError
 from orchestra.linux.netns import run_in
 from orchestra.network.dns import message
 from orchestra.network.dns.forward import Forwarder, HostServers, MakeSocket, host_socket
-from orchestra.network.dns.redirect import redirect
+from orchestra.network.dns.redirect import USUAL_PORT, redirect
 from orchestra.network.dns.zone import Directory, View
 from orchestra.network.hosts import DNS_ADDRESS
 
@@ -60,7 +60,10 @@ def _listen(pid: int, pidfd: int) -> tuple[socket.socket, socket.socket]:
     """The UDP and TCP sockets that get what is sent to 127.0.0.11:53 in the process's namespace."""
 
     def inside() -> tuple[socket.socket, socket.socket]:
-        udp, tcp = _bound(0)
+        try:
+            udp, tcp = _bound(USUAL_PORT)
+        except OSError:
+            udp, tcp = _bound(0)
         try:
             redirect(udp.getsockname()[1], tcp.getsockname()[1])
         except OSError:

@@ -227,3 +227,16 @@ def test_the_end_of_a_container_and_a_new_server(lab: Lab, server: DnsServer) ->
     wait_for(lambda: not second._clients)
     second.stop()
     second.stop()
+
+
+def test_a_server_that_comes_back_serves_on(lab: Lab, server: DnsServer) -> None:
+    server.directory.put("c", [NameRecord("n", "net", ("me",), ("10.0.0.1",))])
+    box = container(lab, server, "c", View(("n",)))
+    server.stop()
+    third = DnsServer(server.directory)
+    third.start()
+    started = time.monotonic()
+    third.serve("c", box.pid, View(("n",)))
+    assert udp(box, query("me")).values == ["10.0.0.1"] and tcp(box, query("me")).values == ["10.0.0.1"]
+    assert time.monotonic() - started < 5
+    third.stop()
