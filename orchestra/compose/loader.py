@@ -29,7 +29,7 @@ from orchestra.compose.interpolate import Interpolator, InvalidTemplate, Missing
 from orchestra.compose.options import LoadContext, LoadOptions
 from orchestra.compose.reader import parse
 from orchestra.compose.source import Source, read_source
-from orchestra.compose.tree import Mapping, Node, Origin, Path, Scalar, kind_name, mapping, scalar_text
+from orchestra.compose.tree import Mapping, Node, Origin, Path, Scalar, kind_name, scalar_text
 from orchestra.errors import Location
 
 if TYPE_CHECKING:
@@ -190,12 +190,16 @@ class Loader:
         context, problems = application.context, self.problems
         root = Mapping({}, Location(application.sources[0].shown, 1, 1))
         root.origin = Origin("file", application.sources[0].shown)
+        empty = True
         for item in application.sources:
             documents = self.trees.pop(item.path, None) if not application.chain else None
             if documents is None:
                 documents = parse(item.text, item.shown, problems, self._origin(item, application))
             for document in documents:
                 self._document(root, document, item, application)
+                empty = False
+        if empty:
+            raise problems.fail("the compose file is empty", Location(application.sources[0].shown, 1, 1))
         problems.check()
         normalize.defaults(root, context)
         check.check(root, context, problems)
@@ -219,8 +223,11 @@ class Loader:
         if "include" in document.items:
             self.includer.apply(document, tags, application, item.path)
         merge.apply_tags(root, document, tags)
-        frame = Frame(item.path, item.shown, application.folder, mapping(document, "services") or Mapping(),
-                      tags)
+        services = document.items.get("services", Mapping())
+        if not isinstance(services, Mapping):
+            raise self.problems.fail(f"services must be a mapping, not {kind_name(services)}",
+                                     services.location, "services")
+        frame = Frame(item.path, item.shown, application.folder, services, tags)
         opener = partial(self._frame, application)
         Extender(opener, self.problems, application.context.home).apply(frame)
         merge.merge(root, document, self.problems)

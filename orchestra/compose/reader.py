@@ -111,8 +111,6 @@ class _Reader:
                     self.anchors, self.sizes, self.path = {}, {}, []
                     found.append(self.node(self.next(), 0))
                 elif isinstance(event, yaml.StreamEndEvent):
-                    if not found:
-                        raise self.problems.fail("the file is empty", Location(self.file, 1, 1))
                     return found
         except yaml.MarkedYAMLError as error:
             raise self.broken(error) from None

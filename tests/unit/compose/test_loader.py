@@ -222,6 +222,13 @@ def test_secret_of_an_include_uses_its_own_environment(tmp_path: Path) -> None:
     assert load_full(options(tmp_path)).context.file_values == {("secrets", "s"): "t"}
 
 
+def test_an_empty_file_is_refused_unless_others_say_something(tmp_path: Path) -> None:
+    assert "empty" in refusal(tmp_path, {"compose.yaml": "# nothing\n"}).brief
+    write(tmp_path, {"a.yaml": BASE, "b.yaml": ""})
+    assert "a" in load(options(tmp_path, files=("a.yaml", "b.yaml"))).services
+    assert "services must be a mapping" in refusal(tmp_path, {"b.yaml": "services:\n"}, files=("a.yaml", "b.yaml")).brief
+
+
 def test_standard_input(tmp_path: Path) -> None:
     project = load(options(tmp_path, files=("-",), stdin=BASE.encode(), project_name="p"))
     assert (project.name, project.working_dir) == ("p", str(tmp_path))
