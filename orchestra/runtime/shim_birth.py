@@ -88,6 +88,7 @@ class Birth:
         container.created = created
         if created.master >= 0:
             container.stdio.terminal(created.master)
+            container.keeper.keep(container.id, created.master)
         container.save(status="created", pid=created.pid, start_time=procfs.start_time(created.pid))
         container.supervise(created.pidfd)
         self._pending = None

@@ -20,6 +20,7 @@ from orchestra.runtime import shim_state as states
 from orchestra.runtime.cgroups import CgroupManager, Mode, manager
 from orchestra.runtime.logfile import Writer
 from orchestra.runtime.shim_errors import StateError
+from orchestra.runtime.shim_keeper import Keeper
 from orchestra.runtime.shim_loop import READ, Loop
 from orchestra.runtime.shim_stdio import Stdio
 
@@ -33,11 +34,12 @@ _PATIENCE = 5.0  # for the exit status of a process that is not our child
 class Container:
     """``on_event(type, container)`` is called after the state is on disk."""
 
-    def __init__(self, loop: Loop, mode: Mode, state: states.State,
+    def __init__(self, loop: Loop, mode: Mode, state: states.State, keeper: Keeper,
                  on_event: Callable[[str, Container], None]) -> None:
         self.loop = loop
         self.mode = mode
         self.state = state
+        self.keeper = keeper
         self.on_event = on_event
         self.id: str = state["id"]
         self.bundle: str = state["bundle"]
@@ -112,7 +114,11 @@ class Container:
             self._finish(None)
             return
         self.open_log()
-        self.stdio.adopt()
+        master = self.keeper.give(self.id) if self.state.get("tty") else -1
+        if master >= 0:
+            self.stdio.terminal(master)
+        else:
+            self.stdio.adopt()
         self.supervise(pidfd)
         if self.status == "created":  # its creator is gone: nobody can start it any more
             pidfds.send_signal(pidfd, signal.SIGKILL)
@@ -204,6 +210,8 @@ class Container:
         if self.cgroup:
             oom = self._sweep(self.cgroup) or oom
         self.stdio.drain()
+        if self.state.get("tty"):
+            self.keeper.drop(self.id)
         self._release()
         self.save(status="stopped", exit_code=code, exit_signal=number, oom=oom, lost=wait_status is None,
                   finished_at=time.time())

@@ -18,6 +18,7 @@ from orchestra.runtime.shim_birth import Birth, Entry, Over
 from orchestra.runtime.shim_container import Container
 from orchestra.runtime.shim_errors import StateError, to_data
 from orchestra.runtime.shim_exec import Collector, Exec
+from orchestra.runtime.shim_keeper import Keeper
 from orchestra.runtime.shim_loop import READ, Loop
 from orchestra.runtime.shim_peer import Peer, Request
 
@@ -29,12 +30,13 @@ _TIMED_OUT = -1
 class Operations:
     """All state of the shim: its containers and further processes."""
 
-    def __init__(self, loop: Loop, project: str, bundles: str, mode: Mode,
+    def __init__(self, loop: Loop, project: str, bundles: str, mode: Mode, keeper: Keeper,
                  tell: Callable[[dict[str, object]], None], peers: Callable[[], list[Peer]]) -> None:
         self.loop = loop
         self.project = project
         self.bundles = bundles
         self.mode = mode
+        self.keeper = keeper
         self.tell = tell
         self.containers: dict[str, Container] = {}
         self.execs: dict[str, Exec] = {}
@@ -101,7 +103,7 @@ class Operations:
             "cgroup": args.get("cgroup_path"), "log": args.get("log"), "tty": False,
             "stdin_open": bool(args.get("stdin_open")), "warnings": [],
         }
-        container = Container(self.loop, self.mode, state, self.happened)
+        container = Container(self.loop, self.mode, state, self.keeper, self.happened)
 
         def over(problem: BaseException | None) -> None:
             self.births.pop(name, None)

@@ -15,6 +15,7 @@ from orchestra.linux import signals
 from orchestra.runtime import shim_state as states
 from orchestra.runtime.cgroups import probe
 from orchestra.runtime.shim_container import Container
+from orchestra.runtime.shim_keeper import Keeper
 from orchestra.runtime.shim_loop import READ, Loop
 from orchestra.runtime.shim_ops import Operations
 from orchestra.runtime.shim_peer import Peer, credentials_fit
@@ -30,7 +31,9 @@ class Shim:
         self.loop = Loop()
         self.socket_path = socket_path
         self.peers: list[Peer] = []
-        self.operations = Operations(self.loop, project, bundles, probe(), self.tell, lambda: self.peers)
+        self.keeper = Keeper(f"{os.path.splitext(socket_path)[0]}.fds")
+        self.operations = Operations(self.loop, project, bundles, probe(), self.keeper, self.tell,
+                                     lambda: self.peers)
         self._patient = True
         self._server = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._server.setblocking(False)
@@ -57,7 +60,8 @@ class Shim:
             if not state or state.get("project") != project:
                 continue
             state["bundle"] = f"{bundles}/{name}"
-            container = Container(self.loop, self.operations.mode, state, self.operations.happened)
+            container = Container(self.loop, self.operations.mode, state, self.keeper,
+                                  self.operations.happened)
             if container.status == "creating":
                 container.discard()
                 continue
@@ -125,6 +129,7 @@ class Shim:
         except FileNotFoundError:
             pass
         self._server.close()  # whoever connected in this moment gets an end of file and asks again
+        self.keeper.close()
         self.loop.done = True
 
 

@@ -83,6 +83,21 @@ def test_a_half_made_one_is_cleared_away(w: World) -> None:
     assert sorted(path.name for path in (w.paths.bundles / "a").iterdir()) == ["config.json"]
 
 
+def test_a_terminal_survives(w: World) -> None:
+    pid = w.run("a", "sh", tty=True)
+    eventually(lambda: b"#" in w.output("a"), "its prompt")
+    kill_shim(w)
+    client = w.again()
+    state = client.state("a")
+    assert (state["status"], state["pid"]) == ("running", pid)
+    attached = client.attach("a")
+    assert attached.tty
+    os.write(attached.stdin, b"echo sti''ll; exit 5\n")
+    assert client.wait("a")["exit_code"] in (5, 255)
+    assert b"\nstill" in w.output("a")
+    attached.close()
+
+
 def test_a_paused_one_stays_paused(w: World) -> None:
     w.run("a", "sleep", "1000")
     w.client.pause("a")
