@@ -19,7 +19,7 @@ from orchestra.errors import ConflictError, OrchestraError, UnsupportedError
 from orchestra.linux.netns import run_in
 from orchestra.network import bridge, netlink
 from orchestra.network.forwarding import write_sysctl
-from orchestra.network.model import OPTION_PREFIX, EndpointSpec, NetworkSpec, gateway_endpoint
+from orchestra.network.model import OPTION_ICC, OPTION_PREFIX, EndpointSpec, NetworkSpec, gateway_endpoint
 from orchestra.paths import Paths
 
 LOOPBACK = 1  # its index in every namespace
@@ -131,7 +131,7 @@ def _create(
         veth = netlink.link_add_veth(
             outer, master=link, group=group, mtu=mtu, peer=name, peer_mac=endpoint.mac, netns_fd=netns_fd
         )
-        requests = [veth, netlink.link_port_up(outer)]
+        requests = [veth, netlink.link_port_up(outer, isolated=not network.flag(OPTION_ICC, default=True))]
     try:
         host.run(requests)
     except OSError as error:

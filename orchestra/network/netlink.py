@@ -29,7 +29,7 @@ IFLA_INFO_KIND, IFLA_INFO_DATA, IFLA_INFO_SLAVE_KIND, IFLA_INFO_SLAVE_DATA = 1, 
 IFLA_INET6_ADDR_GEN_MODE, ADDR_GEN_NONE = 8, 1
 IFLA_INET_CONF = 1
 DEVCONF_FORWARDING, DEVCONF_ARP_NOTIFY, DEVCONF_ROUTE_LOCALNET = 1, 22, 26
-IFLA_BRPORT_MODE = 4
+IFLA_BRPORT_MODE, IFLA_BRPORT_ISOLATED = 4, 33
 IFLA_BR_FORWARD_DELAY, IFLA_BR_STP_STATE, IFLA_BR_MCAST_SNOOPING = 1, 5, 23
 IFLA_MACVLAN_MODE, IFLA_IPVLAN_MODE, IFLA_VLAN_ID = 1, 1, 1
 VETH_INFO_PEER = 1
@@ -138,9 +138,13 @@ def link_add_veth(
     return Request(RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, body, f"add veth {name}")
 
 
-def link_port_up(name: str, *, hairpin: bool = True) -> Request:
-    """Brings a bridge port up, without an IPv6 link-local address of its own."""
-    slave = nested(IFLA_INFO_SLAVE_DATA, attribute(IFLA_BRPORT_MODE, bytes([hairpin])))
+def link_port_up(name: str, *, isolated: bool = False) -> Request:
+    """Brings a bridge port up, in hairpin mode (a container reaches itself through a published port) and
+    without an IPv6 link-local address of its own. Isolated ports reach the bridge but not one another."""
+    parts = [attribute(IFLA_BRPORT_MODE, b"\1")]
+    if isolated:
+        parts.append(attribute(IFLA_BRPORT_ISOLATED, b"\1"))
+    slave = nested(IFLA_INFO_SLAVE_DATA, *parts)
     info = nested(IFLA_LINKINFO, attribute(IFLA_INFO_SLAVE_KIND, b"bridge"), slave)
     body = _ifinfo(up=True) + text(IFLA_IFNAME, name) + info + _af_spec(ipv6=False)
     return Request(RTM_NEWLINK, 0, body, f"set {name} up")

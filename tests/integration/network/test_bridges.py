@@ -160,7 +160,11 @@ def test_an_internal_network_has_no_way_out(world: World) -> None:
     assert ask(there.ipv4, 80)  # the host itself gets in (health checks)
 
 
-def test_published_ports(world: World) -> None:
+@pytest.mark.parametrize("bridge_netfilter", ["1", "0"])
+def test_published_ports(world: World, bridge_netfilter: str) -> None:
+    switch = "net/bridge/bridge-nf-call-iptables"
+    if forwarding.read_sysctl(switch):
+        forwarding.write_sysctl(switch, bridge_netfilter)
     net = world.network("front")
     ports = (PortSpec("", 8080, 80), PortSpec("127.0.0.1", 8081, 80), PortSpec("", 8053, 53, "udp"))
     server, _ = world.container(net, ports=ports)
@@ -276,8 +280,8 @@ def test_without_icc_only_published_ports_are_reached(world: World) -> None:
     two, _ = world.container(net)
     world.lab.outside.serve(81)
     assert two.ask(OUTSIDE_IP, 81)
-    if forwarding.read_sysctl("net/bridge/bridge-nf-call-iptables") == "1":
-        assert not reachable(lambda: two.ask(there.ipv4, 80, timeout=1))
+    assert not reachable(lambda: two.ask(there.ipv4, 80, timeout=1))
+    assert ask("127.0.0.1", 8080)
 
 
 def test_macvlan_reaches_the_outside_directly(world: World) -> None:
