@@ -85,6 +85,14 @@ class Api:
 
     def op_up(self, call: Call, args: Args) -> Any:
         project = project_from_dict(args["project"])
+        try:
+            return self._up(call, args, project)
+        except OrchestraError as error:
+            if error.exit_code in (126, 127):  # a program's code means something for run and exec only
+                error.exit_code = 1
+            raise
+
+    def _up(self, call: Call, args: Args, project: Project) -> Any:
         plan = self.operations.up(
             project,
             ReconcileOptions.from_dict(args.get("options", {})),

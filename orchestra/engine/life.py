@@ -268,7 +268,8 @@ class Life:
         container.notify()
         if isinstance(error, StepError) and (error.step == EXEC or error.step.startswith(f"{EXEC} ")):
             error.attribute = "command"  # type: ignore[attr-defined]  # where the compose file says it
-            error.brief = f"cannot run {container.name}: {error.message}"
+            program = (container.process or {}).get("args") or [""]
+            error.brief = f'cannot run {container.name}: "{program[0]}": {error.message}'
             error.args = (error.brief,)
 
     # files and mounts of a start

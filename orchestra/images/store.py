@@ -245,6 +245,7 @@ def open_store(paths: Paths) -> ImageStore:
             return ()
         return [str(image_id) for image_id in found] if isinstance(found, list) else ()
 
+    paths.make()
     return ImageStore(paths.images, in_use=in_use)
 
 

@@ -14,7 +14,9 @@ FILE = """
     name: alive
     services:
       a: {image: busybox, command: sleep 1000, init: true}
-      b: {image: busybox, command: sh -c 'while [ ! -e /go ]; do sleep 0.1; done; exit 42'}
+      b:
+        image: busybox
+        command: sh -c 'while ! test -e /go; do sleep 0.1; done; exit 42'
 """
 
 
