@@ -20,7 +20,8 @@ import sys
 
 if __name__ == "__main__":  # python -I -S: nothing is on the path yet, and our folder must not be
     sys.path[:] = [place for place in sys.path if place != os.path.dirname(os.path.abspath(__file__))]
-    sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
+    # last: what lies beside our package must not hide the standard library
+    sys.path.append(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
 
 from orchestra.linux import selfexe
 from orchestra.linux.calls import prctl

@@ -154,10 +154,10 @@ class Container:
 
     def _oom_event(self) -> None:
         try:
-            if isinstance(self.mode.kind, str) and self.mode.kind != "v2":
-                os.read(self._oom, 8)
+            if self.mode.kind == "v2":
+                os.pread(self._oom, 4096, 0)  # a new look arms the next notification
             else:
-                os.pread(self._oom, 4096, 0)
+                os.read(self._oom, 8)
         except OSError:
             pass
         self._count_oom()
