@@ -213,8 +213,11 @@ class Attached:
             raise errors[0]
 
     def _drain(self) -> None:
-        """Let the followers print what came during the stop."""
+        """Let the followers and the events print what came during the stop."""
         deadline = time.monotonic() + 5
+        with self.changed:
+            while self.alive and time.monotonic() < deadline:
+                self.changed.wait(0.1)
         while time.monotonic() < deadline and any(
             thread.is_alive() for thread in self.followers.threads.values()
         ):

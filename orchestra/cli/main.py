@@ -156,7 +156,7 @@ def _run(context: Context, target: str, name: str, rest: list[str]) -> int:
     add(parser)
     _add_globals(parser)
     args = parser.parse_args(rest)
-    for key in [*VALUE_OPTIONS.values(), *FLAG_OPTIONS.values()]:
+    for key in dict.fromkeys([*VALUE_OPTIONS.values(), *FLAG_OPTIONS.values()]):
         value = getattr(args, f"global_{key}", None)
         if value:
             for item in value if key in REPEATED else [value]:

@@ -38,6 +38,7 @@ class Nets:
         self.host = Networks(parts.paths)
         self.dns = DnsServer()
         self._lock = threading.RLock()
+        self._dns_lock = threading.Lock()
         self._specs: dict[str, NetworkSpec] = {}  # by name
         self._created: dict[str, float] = {}
         self._taken: dict[str, dict[str, str]] = {}  # network id → address → container
@@ -260,7 +261,8 @@ class Nets:
             )
             for e in endpoints
         ]
-        self.dns.start()
+        with self._dns_lock:
+            self.dns.start()
         self.dns.directory.put(container.id, records)
         links = {alias: target for use in spec.networks for alias, target in use.links.items()}
         forward = any(not e.network.internal for e in endpoints)

@@ -36,8 +36,8 @@ def test_a_forker_stops_at_its_pids_limit(engine: Engine) -> None:
             pids_limit: 10
     """)
     engine.run("up", "-d")
-    eventually(lambda: "can't fork" in engine.out("logs"), what="the shell complains")
-    assert "all" not in engine.out("logs").replace("allocate", "")
+    eventually(lambda: "can't fork" in engine.run("logs").stderr, what="the shell complains")
+    assert "all" not in engine.out("logs")
 
 
 def test_cpu_and_shares_reach_the_kernel(engine: Engine) -> None:

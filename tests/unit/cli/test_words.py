@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -91,3 +92,9 @@ def test_errors_have_exit_codes_and_no_traceback(capsys: pytest.CaptureFixture[s
     assert "unknown command" in capsys.readouterr().err
     assert main(["version", "--short"]) == 0
     assert main(["--help"]) == 0
+
+
+def test_a_file_named_behind_the_verb_counts_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "compose.yaml"
+    path.write_text("services: {a: {image: x, security_opt: [no-new-privileges]}}")
+    assert main(["config", "-q", "-f", str(path)]) == 0, capsys.readouterr().err
