@@ -145,13 +145,13 @@ def _scalar(value: Any, depth: int) -> str:
 _INDICATORS = frozenset("#,[]{}&*!|>'\"%@`")
 _OLD_WORDS = frozenset((
     "y", "Y", "yes", "Yes", "YES", "on", "On", "ON", "n", "N", "no", "No", "NO", "off", "Off", "OFF",
-    "true", "True", "TRUE", "false", "False", "FALSE", "null", "Null", "NULL", "~", "",
+    "<<", "=", "true", "True", "TRUE", "false", "False", "FALSE", "null", "Null", "NULL", "~", "",
     ".nan", ".NaN", ".NAN", ".inf", ".Inf", ".INF", "+.inf", "+.Inf", "+.INF", "-.inf", "-.Inf", "-.INF"))
 _NUMBER = re.compile(
     r"[-+]?(?:0b[01]+|0o?[0-7]+|0x[0-9a-fA-F]+|[0-9][0-9]*|(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?"
     r"|[0-9][0-9]*(?::[0-5]?[0-9])+(?:\.[0-9]*)?)", re.IGNORECASE)
 _DATE = re.compile(r"[0-9]{4}-[0-9]{1,2}-[0-9]{1,2}(?:[Tt\s].*)?", re.DOTALL)
-_PRINTABLE = re.compile(r"[\n\x20-\x7e\x85\xa0-\u2027\u202a-\ud7ff\ue000-\ufefe\uff00-\ufffd]*")
+_PRINTABLE = re.compile(r"[\n\x20-\x7e\xa0-\u2027\u202a-\ud7ff\ue000-\ufefe\uff00-\ufffd]*")
 
 
 def _is_other_type(text: str) -> bool:
@@ -206,7 +206,7 @@ _ESCAPES = {
 
 def _literal_fits(text: str) -> bool:
     """Whether ``|`` keeps the text; blanks at its end and unprintable characters need quotes."""
-    return (_PRINTABLE.fullmatch(text) is not None and not text.endswith(" ") and "\x85" not in text
+    return (_PRINTABLE.fullmatch(text) is not None and not text.endswith(" ")
             and not text.startswith("\n ") and "\n" in text.rstrip("\n") + "\n" and text.strip("\n ") != "")
 
 

@@ -12,6 +12,10 @@ def nearest(word: str, known: Iterable[str]) -> str | None:
     for candidate in words:
         if _fold(candidate) == folded and candidate != word:
             return candidate
+    letters = sorted(word)
+    for candidate in words:
+        if sorted(candidate) == letters and candidate != word:
+            return candidate
     from difflib import get_close_matches
 
     close = get_close_matches(word[:100], words, 1, 0.72)

@@ -39,13 +39,13 @@ def test_duration_round_trip(nanoseconds: int) -> None:
 
 
 @pytest.mark.parametrize(("value", "number"), [
-    ("1.5g", 1610612736), ("64m", 64 << 20), ("1KiB", 1024), ("1 kb", 1024), ("5b", 5), ("100", 100), (100, 100), (-1, -1),
+    ("1.5g", 1610612736), ("64m", 64 << 20), ("1KiB", 1024), ("1 kb", 1024), ("5b", 5), ("100", 100), (100, 100), (-1, -1), ("-1", -1),
     ("1t", 1 << 40), ("1p", 1 << 50), (1000.0, 1000)])
 def test_size(value: object, number: int) -> None:
     assert units.size(value) == number
 
 
-@pytest.mark.parametrize("value", ["", "x", "1x", "-1", "1bb", "1  k", "1ki", "1mx", True, "9" * 300, float("nan"), "99999999p"])
+@pytest.mark.parametrize("value", ["", "x", "1x", "-2", "1bb", "1  k", "1ki", "1mx", True, "9" * 300, float("nan"), "99999999p"])
 def test_size_refused(value: object) -> None:
     with pytest.raises(ValueError):
         units.size(value)
