@@ -17,7 +17,7 @@ from orchestra.linux import procfs
 from orchestra.paths import Paths
 from orchestra.runtime import defaults, shimclient
 from orchestra.runtime.cgroups import manager, probe
-from orchestra.runtime.shimclient import ShimClient
+from orchestra.runtime.shimclient import ShimClient, StateError
 
 BUSYBOX = "/usr/bin/busybox"
 
@@ -121,7 +121,10 @@ class World:
         self.again()
         for state in self.client.list():
             if state["status"] in ("running", "paused"):
-                self.client.signal(state["id"], signal.SIGKILL)
+                try:
+                    self.client.signal(state["id"], signal.SIGKILL)
+                except StateError:
+                    pass  # it has just ended
                 self.client.wait(state["id"])
             self.client.delete(state["id"])
         pid = self.client.hello()["pid"]

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from support.shimhelp import World, eventually, process, world
@@ -118,6 +120,39 @@ def test_events_end_with_the_shim(w: World) -> None:
     with pytest.raises(ShimGone):
         for _ in events:
             pass
+
+
+@pytest.mark.parametrize("delay", [0.0, 0.05, 0.2])
+def test_killed_in_the_middle_of_everything(w: World, delay: float) -> None:
+    """Afterwards what runs is known, and what is not known does not run (the fixture looks at the cgroups)."""
+    def life(number: int) -> None:
+        try:
+            for turn in range(20):
+                name = f"c{number}-{turn}"
+                w.run(name, "sh", "-c", "echo up; sleep 1000")
+                w.client.exec_run(name, process("true"))
+                w.client.signal(name, signal.SIGKILL)
+                w.client.wait(name)
+                w.client.delete(name)
+        except ShimGone:
+            return
+
+    with ThreadPoolExecutor(6) as pool:
+        lives = [pool.submit(life, number) for number in range(6)]
+        eventually(lambda: len(w.client.list()) >= 3)
+        time.sleep(delay)  # not a wait for anything: where the blow falls
+        kill_shim(w)
+        for each in lives:
+            each.result(60)
+    client = w.again()
+
+    def consistent() -> bool:
+        """What was only created is being killed, what has died is being asked for: both end soon."""
+        return all(state["status"] == "stopped" or procfs.alive(state["pid"], state["start_time"])
+                   for state in client.list())
+
+    eventually(consistent)
+    assert client.call("hello")["project"] == w.project
 
 
 def test_many_are_adopted(w: World) -> None:

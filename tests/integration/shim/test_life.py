@@ -268,6 +268,13 @@ def test_a_closed_client_ends_its_events(w: World) -> None:
         assert ended.result(20) == []
 
 
+def test_the_shim_is_small(w: World) -> None:
+    w.run("a", "sleep", "1000")
+    with open(f"/proc/{w.client.hello()['pid']}/smaps_rollup") as file:
+        found = {line.split(":")[0]: int(line.split()[1]) for line in file.readlines()[1:]}
+    assert found["Pss"] <= 16 << 10
+
+
 def test_two_never_serve_one_project(w: World) -> None:
     assert shimclient._spawn(w.paths, w.project, str(w.paths.shims / "p.sock")) == b"taken"
     with ThreadPoolExecutor(8) as pool:
