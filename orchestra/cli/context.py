@@ -113,7 +113,7 @@ class Context:
         else:
             head = f"{error.location}: error: {error.brief}" if error.location else f"error: {error.brief}"
             print("\n".join([head, *(f"  {line}" for line in error.details)]), file=self.stderr)
-        if error.hint:
+        if error.hint and rendered is None:
             print(f"hint: {error.hint}", file=self.stderr)
 
     def ansi(self) -> str:

@@ -166,5 +166,12 @@ class ComposeError(OrchestraError):
             blocks.append(f"… and {len(self.problems) - LIMIT} more errors")
         return "\n".join(blocks)
 
+    def render(self, *, color: bool) -> str:
+        """All problems as a terminal shows them."""
+        text = str(self)
+        if not color:
+            return text
+        return text.replace(": error: ", ": \033[1;31merror:\033[0m ")
+
     def to_dict(self) -> dict[str, object]:
         return {**super().to_dict(), "problems": [problem.to_dict() for problem in self.problems]}

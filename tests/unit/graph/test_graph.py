@@ -9,7 +9,17 @@ import pytest
 from support.compose_text import project
 
 from orchestra.cli.render.graph import RENDERERS
-from orchestra.graph import CycleError, Thing, cycle, dependencies, dependents, drawing, graph, start_order, stop_order
+from orchestra.graph import (
+    CycleError,
+    Thing,
+    cycle,
+    dependencies,
+    dependents,
+    drawing,
+    graph,
+    start_order,
+    stop_order,
+)
 
 TEXT = """
 services:
