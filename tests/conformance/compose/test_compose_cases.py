@@ -39,3 +39,13 @@ def test_case(case: Case, tmp_path: Path) -> None:
     if difference is None and not case.options.get("no_interpolate"):
         config = single_dollars(config)
     assert comparable(got["config"]) == comparable(config)
+
+
+def test_differences_are_in_the_docs() -> None:
+    import importlib.util
+
+    spec = importlib.util.spec_from_file_location("differences", Path(__file__).parent / "differences.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    assert module.PAGE.read_text() == module.page()
