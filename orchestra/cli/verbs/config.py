@@ -70,10 +70,9 @@ def run(ctx: Context, args: argparse.Namespace) -> int:
             ctx.options.profile[:] = ["*"]
         loaded = _load(ctx, args, flags)
     except ComposeError as error:
-        text = (
-            json.dumps(error.to_dict(), indent=2, ensure_ascii=False) if args.format == "json" else str(error)
-        )
-        print(text, file=ctx.stderr)
+        if args.format != "json":
+            raise
+        print(json.dumps(error.to_dict(), indent=2, ensure_ascii=False), file=ctx.stderr)
         return error.exit_code
     if args.explain:
         return _emit(ctx, args, _explain(loaded, args))

@@ -90,8 +90,9 @@ def test_explain(tmp_path: Path) -> None:
 
 def test_errors(tmp_path: Path) -> None:
     bad = "services: {a: {imge: x, user: 1}}"
-    found = call(tmp_path, "-q", text=bad)
-    assert found.code and found.err.count("error:") == 2 and "did you mean image?" in found.err
+    with pytest.raises(OrchestraError) as caught:
+        call(tmp_path, "-q", text=bad)
+    assert str(caught.value).count("error:") == 2 and "did you mean image?" in str(caught.value)
     data = json.loads(call(tmp_path, "--format", "json", text=bad).err)
     assert [item["path"] for item in data["problems"]] == ["services.a.imge", "services.a.user"]
 
