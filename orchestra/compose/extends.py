@@ -21,7 +21,7 @@ from orchestra.errors import Location
 MAX_CHAIN = 100
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class Frame:
     """``services`` in which names are looked up; ``folder`` is absolute; ``tags`` the places of !reset
     and !override."""

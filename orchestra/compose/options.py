@@ -39,7 +39,7 @@ class LoadOptions:
     warn: Callable[[Problem], None] | None = None
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class LoadContext:
     """The state of one load. ``working_dir`` is the base of relative paths: absolute for the project,
     but relative (to the project's) for a file reached by ``extends``; so join and clean, never make

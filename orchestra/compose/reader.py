@@ -25,7 +25,7 @@ MAX_ALIASED = 100_000
 
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?\Z")
 _INT = re.compile(r"[-+]?(0[xX][0-9a-fA-F]+|0[oO]?[0-7]+|0[bB][01]+|0|[1-9][0-9]*)\Z")
-_DATE = re.compile(
+_DATE = (  # compiled when first needed
     r"[0-9]{4}-[0-9]{1,2}-[0-9]{1,2}"
     r"(([Tt]|[ \t]+)[0-9]{1,2}:[0-9]{1,2}:[0-9]{1,2}(\.[0-9]*)?[ \t]*(Z|[-+][0-9]{1,2}(:?[0-9]{2})?)?)?\Z"
 )
@@ -74,7 +74,7 @@ def _integer(digits: str) -> int | float:
 
 def is_date(text: str) -> bool:
     """Whether an unquoted scalar would be a timestamp."""
-    return len(text) > 7 and text[4] == "-" and _DATE.match(text) is not None
+    return len(text) > 7 and text[4] == "-" and re.match(_DATE, text) is not None
 
 
 def parse(text: str, file: str, problems: Problems, origin: Origin | None = None) -> list[Node]:

@@ -37,7 +37,7 @@ class Source:
     text: str
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class Surroundings:
     """What is known before any compose file is read. ``origins``: variable → where it was set, the
     winner first."""
