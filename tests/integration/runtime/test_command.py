@@ -1,0 +1,281 @@
+"""The life of a container through the commands of ``orchestra-runtime``."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import select
+import signal
+import socket
+import subprocess
+import threading
+from pathlib import Path
+
+import pytest
+from support.runtimelab import COMMAND, Lab, eventually
+
+pytestmark = pytest.mark.root
+SLEEPER = "trap 'exit 5' TERM; echo ready; while :; do sleep 0.1; done"
+
+
+def test_create_start_kill_delete(lab: Lab, tmp_path: Path) -> None:
+    name, place = lab.bundle(lab.shell("trap 'exit 5' TERM; touch /tmp/started; while :; do sleep 0.1; done"))
+    null = subprocess.DEVNULL
+    subprocess.run([*COMMAND, "--root", str(lab.state), "create", "--bundle", str(place), "--pid-file", str(tmp_path / "pid"),
+                    name], stdin=null, stdout=null, stderr=null, check=True, timeout=60)
+    found = lab.describe(name)
+    assert found["status"] == "created"
+    assert found["pid"] == int((tmp_path / "pid").read_text())
+    assert found["bundle"] == str(place)
+    assert not (lab.root / "tmp/started").exists()
+    assert "already exists" in lab.command("create", "--bundle", str(place), name).stderr
+    lab.command("start", name, check=True)
+    eventually(lambda: (lab.root / "tmp/started").exists(), "the program runs")
+    assert lab.status(name) == "running"
+    assert "is running, not created" in lab.command("start", name).stderr
+    assert lab.command("delete", name).returncode == 1
+    assert name in lab.command("list").stdout
+    assert [one["id"] for one in json.loads(lab.command("list", "--format", "json").stdout)] == [name]
+    lab.command("kill", name, "SIGTERM", check=True)
+    eventually(lambda: lab.status(name) == "stopped", "it stops")
+    assert lab.command("kill", name, "KILL").returncode == 1
+    lab.command("delete", name, check=True)
+    assert "does not exist" in lab.command("state", name).stderr
+    assert lab.command("delete", name).returncode == 1
+    assert lab.command("delete", "--force", name).returncode == 0
+
+
+def test_the_end_of_a_created_container(lab: Lab) -> None:
+    name, place = lab.bundle(lab.shell("echo never"))
+    subprocess.run([*COMMAND, "--root", str(lab.state), "create", "--bundle", str(place), name], stdin=subprocess.DEVNULL,
+                   stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=True, timeout=60)
+    lab.command("kill", name, "TERM", check=True)
+    eventually(lambda: lab.status(name) == "stopped", "a created container heeds SIGTERM")
+    lab.command("delete", name, check=True)
+
+
+def test_failed_starts_leave_nothing(lab: Lab) -> None:
+    name, place = lab.bundle(lab.config("nosuch"))
+    result = lab.command("create", "--bundle", str(place), name)
+    assert result.returncode == 127
+    assert os.listdir(lab.state) == []
+    assert not [path for path in Path("/sys/fs/cgroup").glob(f"*/orchestra-runtime/{name}")]
+
+
+def test_exec(lab: Lab) -> None:
+    name = lab.start(lab.shell(SLEEPER))
+    pid = lab.pid(name)
+    result = lab.command("exec", name, "sh", "-c", "readlink /proc/self/ns/net; cat /proc/self/cgroup; grep CapBnd /proc/self/status;"
+                         "ls /proc/self/fd | wc -l; hostname; exit 9")
+    lines = result.stdout.splitlines()
+    assert result.returncode == 9
+    assert lines[0] == os.readlink(f"/proc/{pid}/ns/net")
+    assert all(line.endswith(":/") for line in lines[1:-3])
+    assert lines[-3].split()[1] == "00000000800405fb"
+    assert int(lines[-2]) <= 4
+    assert lab.command("exec", name, "nosuch").returncode == 127
+    assert lab.command("exec", name, "/etc/passwd").returncode == 126
+    options = ("--cwd", "/tmp", "--user", "1000:1000", "--env", "X=y")
+    text = lab.command("exec", *options, name, "sh", "-c", "pwd; id -u; echo $X", check=True).stdout
+    assert text.split() == ["/tmp", "1000", "y"]
+
+
+def test_exec_by_a_process_file_in_the_background(lab: Lab, tmp_path: Path) -> None:
+    config = lab.shell(SLEEPER)
+    name = lab.start(config)
+    process = {**config["process"], "args": ["sh", "-c", "sleep 0.2; echo done >/tmp/made"], "cwd": "/"}
+    (tmp_path / "process.json").write_text(json.dumps(process))
+    null = subprocess.DEVNULL
+    subprocess.run([*COMMAND, "--root", str(lab.state), "exec", "--detach", "--process", str(tmp_path / "process.json"),
+                    "--pid-file", str(tmp_path / "pid"), name], stdin=null, stdout=null, stderr=null, check=True, timeout=60)
+    assert int((tmp_path / "pid").read_text()) > 1
+    eventually(lambda: (lab.root / "tmp/made").exists(), "the process ran")
+
+
+def test_kill_all(lab: Lab) -> None:
+    config = lab.shell("sleep 1000 & sleep 1000 & echo ready; wait")
+    config["linux"]["namespaces"] = [one for one in config["linux"]["namespaces"] if one["type"] != "pid"]
+    name = lab.start(config)
+    pids = json.loads(lab.command("ps", "--format", "json", name, check=True).stdout)
+    assert len(pids) == 3
+    lab.command("kill", "--all", name, "KILL", check=True)
+    eventually(lambda: not any(os.path.exists(f"/proc/{pid}") for pid in pids[1:]), "all are gone")
+    lab.command("delete", name, check=True)
+
+
+def test_pause_and_resume(lab: Lab) -> None:
+    name = lab.start(lab.shell(SLEEPER))
+    lab.command("pause", name, check=True)
+    assert lab.status(name) == "paused"
+    assert lab.command("exec", name, "true").returncode == 1
+    lab.command("resume", name, check=True)
+    assert lab.status(name) == "running"
+    lab.command("pause", name, check=True)
+    lab.command("delete", "--force", name, check=True)
+
+
+def test_update_and_events(lab: Lab) -> None:
+    name = lab.start(lab.shell(SLEEPER))
+    lab.command("update", "--memory", "64m", "--pids-limit", "77", name, check=True)
+    lab.command("update", "--resources", "-", name, check=True, input='{"cpu": {"shares": 512}}', stdin=None)
+    event = json.loads(lab.command("events", "--stats", name, check=True).stdout)
+    assert event["type"] == "stats"
+    assert event["data"]["memory"]["usage"]["limit"] == 64 << 20
+    assert event["data"]["pids"]["limit"] == 77
+    assert lab.command("update", name).returncode == 1
+
+
+def test_ps_table(lab: Lab) -> None:
+    name = lab.start(lab.shell(SLEEPER))
+    lines = lab.command("ps", name, check=True).stdout.splitlines()
+    assert "PID" in lines[0] and len(lines) >= 2
+
+
+def test_signals_are_handed_on(lab: Lab) -> None:
+    name, place = lab.bundle(lab.shell("trap 'exit 7' USR1; echo ready; while :; do sleep 0.1; done"))
+    process = subprocess.Popen([*COMMAND, "--root", str(lab.state), "run", "--bundle", str(place), name],
+                               stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        process.send_signal(signal.SIGUSR1)
+        assert process.wait(30) == 7
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close() if process.stdout else None
+
+
+def _read(master: int, until: bytes, timeout: float = 30) -> bytes:
+    data = b""
+    while until not in data:
+        ready, _, _ = select.select([master], [], [], timeout)
+        assert ready, data
+        try:
+            piece = os.read(master, 4096)
+        except OSError:
+            break
+        data += piece
+    return data
+
+
+def test_terminal_in_the_foreground(lab: Lab) -> None:
+    config = lab.shell("tty; stty size; read line; echo got:$line", terminal=True)
+    name, place = lab.bundle(config)
+    master, slave = pty.openpty()
+    subprocess.run(["stty", "rows", "33", "cols", "99"], stdin=slave, check=True)
+    process = subprocess.Popen([*COMMAND, "--root", str(lab.state), "run", "--bundle", str(place), name],
+                               stdin=slave, stdout=slave, stderr=slave, start_new_session=True)
+    os.close(slave)
+    try:
+        head = _read(master, b"33 99")
+        assert b"/dev/pts/0" in head
+        os.write(master, b"hello\n")
+        assert b"got:hello" in _read(master, b"got:hello")
+        assert process.wait(30) == 0
+    finally:
+        process.kill()
+        process.wait()
+        os.close(master)
+
+
+def test_console_socket(lab: Lab, tmp_path: Path) -> None:
+    config = lab.shell("ls -l /dev/console | cut -c1; stty size; tty; sleep 1000", terminal=True,
+                       consoleSize={"height": 20, "width": 70})
+    name, place = lab.bundle(config)
+    path = str(tmp_path / "console")
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(path)
+        server.listen(1)
+        server.settimeout(60)
+        received: list[tuple[bytes, list[int]]] = []
+
+        def accept() -> None:
+            end, _ = server.accept()
+            with end:
+                data, fds, _, _ = socket.recv_fds(end, 4096, 1)
+                received.append((data, fds))
+
+        thread = threading.Thread(target=accept)
+        thread.start()
+        null = subprocess.DEVNULL
+        subprocess.run([*COMMAND, "--root", str(lab.state), "create", "--bundle", str(place), "--console-socket", path, name],
+                       stdin=null, stdout=null, stderr=null, check=True, timeout=60)
+        thread.join(60)
+    assert received[0][0].startswith(b"/dev/pts/")
+    master = received[0][1][0]
+    try:
+        lab.command("start", name, check=True)
+        assert b"20 70" in _read(master, b"/dev/pts/0")
+    finally:
+        os.close(master)
+    assert lab.command("create", "--bundle", str(place), "x" + name).returncode == 1
+
+
+def test_terminal_of_an_exec(lab: Lab) -> None:
+    name = lab.start(lab.shell(SLEEPER))
+    master, slave = pty.openpty()
+    process = subprocess.Popen([*COMMAND, "--root", str(lab.state), "exec", "--tty", name, "sh", "-c", "tty; exit 4"],
+                               stdin=slave, stdout=slave, stderr=slave, start_new_session=True)
+    os.close(slave)
+    try:
+        assert b"/dev/pts/0" in _read(master, b"/dev/pts/0")
+        assert process.wait(30) == 4
+    finally:
+        process.kill()
+        process.wait()
+        os.close(master)
+
+
+def test_spec_runs(lab: Lab, tmp_path: Path) -> None:
+    lab.command("spec", "--bundle", str(tmp_path), check=True)
+    assert lab.command("spec", "--bundle", str(tmp_path)).returncode == 1
+    config = json.loads((tmp_path / "config.json").read_text())
+    config["root"]["path"] = str(lab.root)
+    config["process"].update(terminal=False, args=["echo", "fine"])
+    assert lab.output(config) == "fine\n"
+
+
+def test_features(lab: Lab) -> None:
+    found = json.loads(lab.command("features", check=True).stdout)
+    assert "rro" in found["mountOptions"]
+    assert "time" in found["linux"]["namespaces"]
+
+
+def test_refusals_and_the_log(lab: Lab, tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    result = lab.command("--log", str(log), "--log-format=json", "--systemd-cgroup", "list")
+    assert result.returncode == 1
+    assert "systemd" in json.loads(log.read_text())["msg"]
+    assert lab.command("--log", str(log), "state", "nothing").returncode == 1
+    assert "level=error" in log.read_text()
+    for words in (["state", "../x"], ["nonsense"], [], ["kill", "x", "SIGNONE"]):
+        result = lab.command(*words)
+        assert result.returncode == 1
+        assert "Traceback" not in result.stderr
+
+
+def test_bad_configurations_are_named(lab: Lab) -> None:
+    def complaint(**changes: object) -> str:
+        config = lab.shell("true")
+        for path, value in changes.items():
+            part, _, key = path.partition("__")
+            if key:
+                config[part][key] = value
+            else:
+                config[part] = value
+        result = lab.run(config)
+        assert result.returncode == 1
+        assert "Traceback" not in result.stderr
+        return result.stderr
+
+    assert "ociVersion" in complaint(ociVersion="2.0.0")
+    assert "process.args" in complaint(process__args=[])
+    assert "process.cwd" in complaint(process__cwd="relative")
+    assert "mount namespace" in complaint(linux__namespaces=[])
+    assert "unknown type" in complaint(linux__namespaces=[{"type": "mount"}, {"type": "odd"}])
+    assert "CAP_ODD" in complaint(process__capabilities={"bounding": ["CAP_ODD"]})
+    assert "RLIMIT_ODD" in complaint(process__rlimits=[{"type": "RLIMIT_ODD", "soft": 1, "hard": 1}])
+    assert "has no source" in complaint(mounts=[{"destination": "/x", "type": "bind"}])
+    assert "systemd" in complaint(linux__cgroupsPath="a.slice:b:c")
