@@ -111,7 +111,7 @@ class Container:
                 os.close(pidfd)
             self.open_log()
             self.stdio.adopt()
-            self._finish(None)
+            self._finish(zombie_status(pid, self.state.get("start_time")))
             return
         self.open_log()
         master = self.keeper.give(self.id) if self.state.get("tty") else -1
@@ -190,10 +190,14 @@ class Container:
             self._finish(found.si_status)
 
     def _ask(self, deadline: float) -> None:
-        """The status of somebody else's child: known once its parent has reaped it (kernel 6.15)."""
-        info = pidfds.info(self.pidfd)
+        """The status of somebody else's child: from its zombie, or, once its parent has reaped it, from
+        the pidfd (kernel 6.15)."""
+        found = zombie_status(self.pid, self.state.get("start_time"))
+        info = pidfds.info(self.pidfd) if found is None else None
         if info and info.exit_status is not None:
-            self._finish(info.exit_status)
+            found = info.exit_status
+        if found is not None:
+            self._finish(found)
         elif time.monotonic() > deadline or (info is None and not os.path.exists(f"/proc/{self.pid}")):
             self._finish(None)
         else:
@@ -261,3 +265,15 @@ class Container:
         self.stdio.close()
         self.stdio.remove()
         states.remove(self.bundle)
+
+
+def zombie_status(pid: int, started: int | None) -> int | None:
+    """The wait status of a process that has ended and is not reaped yet (field 52 of /proc/<pid>/stat)."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb", buffering=0) as file:
+            fields = file.read().rpartition(b")")[2].split()
+    except OSError:
+        return None
+    if fields[0] != b"Z" or int(fields[19]) != started:
+        return None
+    return int(fields[49])

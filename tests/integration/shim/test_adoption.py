@@ -50,7 +50,8 @@ def test_a_running_container_is_adopted(w: World) -> None:
     eventually(lambda: len(w.output("a")) > before + 100, "it logs on")
     assert client.exec_run("a", process("sh", "-c", "kill -TERM 1"))[0] == 0
     state = client.wait("a")
-    assert (state["exit_code"], state["lost"]) == ((7, False) if kernel_tells_exit_codes() else (255, True))
+    allowed = [(7, False)] if kernel_tells_exit_codes() else [(7, False), (255, True)]
+    assert (state["exit_code"], state["lost"]) in allowed
     lines = w.output("a").split()
     assert lines[-1] == b"last"
     numbers = [int(line) for line in lines[:-1]]
@@ -63,7 +64,8 @@ def test_one_that_ended_meanwhile_is_lost(w: World) -> None:
     os.kill(pid, signal.SIGKILL)
     eventually(lambda: not procfs.alive(pid))
     state = w.again().state("a")
-    assert (state["status"], state["exit_code"], state["lost"]) == ("stopped", 255, True)
+    assert state["status"] == "stopped"  # 137 while its zombie is there, else unknown: never 0
+    assert (state["exit_code"], state["lost"]) in ((255, True), (137, False))
 
 
 def test_one_that_was_only_created_ends(w: World) -> None:
