@@ -133,7 +133,7 @@ def _process(
     )
     arguments = processes.arguments(service, image)
     if service.init:
-        program = init_program()
+        program = init_of(parts)
         if program:
             arguments = [INIT_TARGET, "--", *arguments]
         else:
@@ -163,6 +163,19 @@ def init_program() -> str:
         if os.path.isfile(path) and os.access(path, os.X_OK) and _is_static(path):
             return path
     return ""
+
+
+def init_of(parts: Parts) -> str:
+    """The init that ``init: true`` runs: the machine's, else our own (made for x86-64; see
+    runtime/tinyinit), put where it is executable. '' where there is none."""
+    found = init_program()
+    if found or os.uname().machine != "x86_64":
+        return found
+    place = parts.paths.run / "init"
+    if not place.exists():
+        source = Path(__file__).parents[1] / "runtime" / "tinyinit" / "init.x86_64"
+        fs.write_file(place, source.read_bytes(), 0o755)
+    return str(place)
 
 
 def _is_static(path: str) -> bool:
@@ -204,7 +217,7 @@ def _mounts(
             basic.append(
                 {"destination": path, "type": "bind", "source": source, "options": ["bind", "rprivate"]}
             )
-    if service.init and (program := init_program()):
+    if service.init and (program := init_of(parts)):
         basic.append(
             {
                 "destination": INIT_TARGET,

@@ -72,7 +72,7 @@ def test_networks_are_isolated_and_internal_has_no_way_out(engine: Engine) -> No
     """)
     engine.run("up", "-d")
     address = engine.inspect("iso-web-1")["NetworkSettings"]["Networks"]["iso_back"]["IPAddress"]
-    get = ("wget", "-q", "-T", "2", "-O", "-", f"http://{address}/")
+    get = ("timeout", "3", "wget", "-q", "-O", "-", f"http://{address}/")
     eventually(lambda: engine.run("exec", "-T", "inside", *get, code=None).stdout == "it works\n", what="reached from inside")
     assert engine.run("exec", "-T", "outside", *get, code=None).returncode != 0
     assert engine.run("exec", "-T", "outside", "nslookup", "web", code=None).returncode != 0
