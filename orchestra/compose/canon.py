@@ -121,7 +121,8 @@ def pairs(value: Any) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for item in value if isinstance(value, list) else ():
         key, equals, rest = scalar_text(item).partition("=") if not isinstance(item, dict) else ("", "", "")
-        found[key] = rest if equals else None
+        if key:
+            found[key] = rest if equals else None
     return found
 
 
@@ -135,6 +136,11 @@ def command(value: Any, strict: Strict) -> Any:
         except ValueError:
             return value
     return texts(value, strict) if value else []
+
+
+def kept_command(value: Any, strict: Strict) -> Any:
+    """As :func:`command`, but null stays (the schema wants the attribute)."""
+    return None if value is None else command(value, strict)
 
 
 def health_test(value: Any, strict: Strict) -> Any:
@@ -256,7 +262,7 @@ _ULIMIT = struct({"single": integer, "soft": integer, "hard": integer})
 _RATE = struct({"path": text, "rate": _guarded(lambda v: str(units.size(v)), keep_zero=False)}, extensions=False)
 _WEIGHT = struct({"path": text, "weight": integer}, extensions=False)
 _GRANT = struct({"source": text, "target": text, "uid": text, "gid": text, "mode": octal})
-_HOOK = struct({"command": command, "image": text, "user": text, "privileged": flag, "working_dir": text,
+_HOOK = struct({"command": kept_command, "image": text, "user": text, "privileged": flag, "working_dir": text,
                 "environment": environment, "per_replica": flag})
 _DEVICE_REQUEST = struct({"capabilities": texts, "driver": text, "count": count, "device_ids": texts,
                           "options": string_map})
@@ -293,7 +299,7 @@ _DEPLOY = struct({
     "endpoint_mode": text,
 }, always={"resources": {}, "placement": {}})
 _WATCH = struct({"path": text, "action": text, "target": text, "exec": struct({
-    "command": command, "user": text, "privileged": flag, "working_dir": text, "environment": environment}),
+    "command": kept_command, "user": text, "privileged": flag, "working_dir": text, "environment": environment}),
     "include": texts, "ignore": texts, "initial_sync": flag})
 _MOUNT = struct({
     "type": text, "source": text, "target": text, "read_only": flag, "consistency": text,

@@ -68,7 +68,7 @@ def _fraction(value: int, size: int) -> str:
 
 
 def size(value: object) -> int:
-    """Bytes of ``1.5g``, ``64MiB`` or a whole number (units are powers of 1024; -1 is unlimited)."""
+    """Bytes of ``1.5g``, ``64MiB`` or a whole number (units are powers of 1024; below zero is unlimited)."""
     if isinstance(value, bool):
         raise ValueError(f"invalid size: {value!r}")
     if isinstance(value, int):
@@ -78,8 +78,8 @@ def size(value: object) -> int:
             raise ValueError(f"invalid size: {value!r}")
         return int(value)
     text = str(value)
-    if text == "-1":
-        return -1
+    if re.fullmatch(r"-[0-9]{1,18}", text):
+        return int(text)
     match = _SIZE.fullmatch(text) if len(text) < 200 else None
     if match is None:
         raise ValueError(f"invalid size: {text!r}")
