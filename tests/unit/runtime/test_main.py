@@ -1,0 +1,113 @@
+"""The command line of ``orchestra-runtime``, without any container."""
+
+from __future__ import annotations
+
+import json
+from argparse import Namespace
+from pathlib import Path
+
+import pytest
+
+from orchestra.errors import OrchestraError
+from orchestra.runtime import inspecting, lifecycle, main, state
+from orchestra.runtime.problems import StepError
+
+
+@pytest.mark.parametrize(("text", "number"), [("9", 9), ("KILL", 9), ("SIGTERM", 15), ("usr1", 10), ("RTMIN+3", 37), ("SIGRTMAX-1", 63)])
+def test_signals(text: str, number: int) -> None:
+    assert lifecycle.signal_number(text) == number
+
+
+@pytest.mark.parametrize("text", ["", "0", "65", "NONE", "SIG", "RTMIN+x"])
+def test_unknown_signals(text: str) -> None:
+    with pytest.raises(OrchestraError):
+        lifecycle.signal_number(text)
+
+
+def test_numbers_and_times() -> None:
+    assert [inspecting.number(text) for text in ("5", "-1", "2k", "64m", "1gb")] == [5, -1, 2048, 64 << 20, 1 << 30]
+    with pytest.raises(OrchestraError):
+        inspecting.number("x")
+    assert [main._seconds(text) for text in ("5", "5s", "200ms", "1m")] == [5.0, 5.0, 0.2, 60.0]
+
+
+def test_podmans_words_are_understood() -> None:
+    found = main.parser().parse_args(["--log-format=json", "--log", "/l", "--root=/r", "create", "--bundle", "/b", "--pid-file", "/p",
+                                      "--console-socket", "/c", "--no-new-keyring", "--preserve-fds", "2", "name"])
+    assert (found.verb, found.bundle, found.id, found.preserve_fds) == ("create", "/b", "name", 2)
+    found = main.parser().parse_args(["exec", "-d", "--pid-file", "/p", "--process", "/x", "name"])
+    assert (found.id, found.process, found.command, found.detach) == ("name", "/x", [], True)
+    found = main.parser().parse_args(["exec", "-t", "name", "ls", "-l"])
+    assert (found.id, found.command, found.tty) == ("name", ["ls", "-l"], True)
+    found = main.parser().parse_args(["kill", "--all", "name", "9"])
+    assert (found.all, found.signal) == (True, "9")
+
+
+def test_update_options_become_resources() -> None:
+    words = ["update", "--memory", "1m", "--cpuset-cpus", "0-1", "--pids-limit", "5", "x"]
+    found = inspecting.resources(main.parser().parse_args(words))
+    assert found == {"memory": {"limit": 1 << 20}, "cpu": {"cpus": "0-1"}, "pids": {"limit": 5}}
+
+
+def test_errors_go_to_the_log(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    log = tmp_path / "log"
+    assert main.main(["--root", str(tmp_path), "--log", str(log), "--log-format", "json", "state", "none"]) == 1
+    assert json.loads(log.read_text())["msg"] == "container none does not exist"
+    assert "container none does not exist" in capsys.readouterr().err
+
+
+def test_exec_process_from_words() -> None:
+    config = {"process": {"args": ["x"], "terminal": True, "env": ["A=1"], "user": {"uid": 0},
+                          "capabilities": {"bounding": ["CAP_CHOWN"]}}}
+    options = Namespace(process=None, command=["ls"], tty=False, env=["B=2"], cwd="/tmp", user="5:6", additional_gids=[7],
+                        no_new_privs=True, cap=["CAP_KILL"])
+    found = lifecycle.exec_process(config, options)
+    assert found["args"] == ["ls"] and not found["terminal"] and found["env"] == ["A=1", "B=2"]
+    assert found["user"] == {"uid": 5, "gid": 6, "additionalGids": [7]}
+    assert found["capabilities"]["bounding"] == ["CAP_CHOWN", "CAP_KILL"]
+    options.user = "name"
+    with pytest.raises(OrchestraError):
+        lifecycle.exec_process(config, options)
+
+
+def test_cgroup_paths() -> None:
+    assert lifecycle.cgroup_path({}, "x") == "/orchestra-runtime/x"
+    assert lifecycle.cgroup_path({"linux": {"cgroupsPath": "a/b"}}, "x") == "/a/b"
+    with pytest.raises(OrchestraError):
+        lifecycle.cgroup_path({"linux": {"cgroupsPath": "a.slice:b:c"}}, "x")
+
+
+def test_records(tmp_path: Path) -> None:
+    store = state.Store(str(tmp_path / "root"))
+    assert store.all() == []
+    store.reserve("a")
+    with pytest.raises(OrchestraError, match="already exists"):
+        store.reserve("a")
+    assert store.all() == []
+    record = state.Record("a", "/b", 2**22 + 9, 1, "now", "/r", "1.2.0")
+    store.save(record)
+    assert store.all() == [record]
+    assert state.describe(store, record)["status"] == "stopped"
+    for name in ("../a", "", "a/b", ".", "a\0"):
+        with pytest.raises(OrchestraError):
+            store.folder(name)
+    store.remove("a")
+    assert store.all() == []
+
+
+def test_the_door_works_with_long_paths(tmp_path: Path) -> None:
+    folder = tmp_path / ("x" * 100) / ("y" * 100)
+    folder.mkdir(parents=True)
+    door = state.open_door(str(folder))
+    assert (folder / "start.sock").is_socket()
+    door.close()
+    with pytest.raises(StepError, match="does not wait"):
+        state.knock(str(folder))
+
+
+def test_step_errors_cross_as_data() -> None:
+    error = StepError.from_step(StepError("exec", 2, "/x", "no such file").to_step())
+    assert (error.step, error.errno, error.path, error.exit_code) == ("exec", 2, "/x", 127)
+    assert StepError('exec "x"', 13, None, "denied").exit_code == 126
+    assert StepError("mount", 13, None, "denied").exit_code == 1
+    assert StepError.of("s", FileNotFoundError(2, "gone", "/f")).message == "gone (/f)"
