@@ -13,8 +13,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import orchestra
 from support import bundle
+
+import orchestra
 
 MAIN = Path(orchestra.__file__).parent / "runtime/main.py"
 COMMAND = [sys.executable, "-I", "-S", str(MAIN)]

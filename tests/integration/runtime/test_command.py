@@ -60,7 +60,7 @@ def test_failed_starts_leave_nothing(lab: Lab) -> None:
     result = lab.command("create", "--bundle", str(place), name)
     assert result.returncode == 127
     assert os.listdir(lab.state) == []
-    assert not [path for path in Path("/sys/fs/cgroup").glob(f"*/orchestra-runtime/{name}")]
+    assert not list(Path("/sys/fs/cgroup").glob(f"*/orchestra-runtime/{name}"))
 
 
 def test_exec(lab: Lab) -> None:
