@@ -14,6 +14,7 @@ from orchestra.compose.tree import Path, path_text
 from orchestra.errors import Location, OrchestraError
 
 LIMIT = 50  # problems printed; the rest is counted
+LONGEST = 2000  # characters of a line that is kept with a problem
 
 
 @record
@@ -123,7 +124,10 @@ class Problems:
             if text is None:
                 return None
             lines = self._lines[location.file] = text.split("\n")
-        return lines[location.line - 1] if 0 < location.line <= len(lines) else None
+        line = lines[location.line - 1] if 0 < location.line <= len(lines) else ""
+        if len(line) > LONGEST:  # no file writes such lines by hand: the place alone must do
+            return line[:LONGEST] if location.column < LONGEST else None
+        return line or None
 
     @property
     def errors(self) -> list[Problem]:

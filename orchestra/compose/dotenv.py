@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
-from orchestra.compose.interpolate import InvalidTemplate, Lookup, MissingVariable, substitute
+from orchestra.compose.interpolate import MAX_TOTAL, InvalidTemplate, Lookup, MissingVariable, substitute
 
 _BLANKS = "\t\v\f\r \x85\xa0"
 _EXPORT = re.compile(r"export[\t\v\f\r \x85\xa0]+")
@@ -45,6 +45,7 @@ class _Parser:
         self.missing = missing
         self.position = 0
         self.line = 1
+        self.total = 0
         self.found: dict[str, tuple[str, int]] = {}
 
     def run(self) -> dict[str, tuple[str, int]]:
@@ -148,6 +149,9 @@ class _Parser:
             raise DotenvError(self.line, f"invalid interpolation format: {error}") from None
         except MissingVariable as error:
             raise DotenvError(self.line, str(error)) from None
+        self.total += len(result)
+        if self.total > MAX_TOTAL:
+            raise DotenvError(self.line, "the values grow beyond all bounds")
         if self.missing is not None:
             for name in missing:
                 self.missing(name, self.line)

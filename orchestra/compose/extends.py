@@ -57,8 +57,11 @@ class Extender:
             return node
         link = (frame.shown, name)
         path: Path = ("services", name, "extends")
-        if link in chain or len(chain) > MAX_CHAIN:
-            steps = [*chain[chain.index(link) if link in chain else 0:], link]
+        if len(chain) >= MAX_CHAIN:
+            raise self.problems.fail(f"a chain of more than {MAX_CHAIN} extends", node.items["extends"].location,
+                                     path)
+        if link in chain:
+            steps = [*chain[chain.index(link):], link]
             lines = tuple(f"{file}: service {service}" for file, service in steps)
             raise self.problems.fail(
                 "extends goes round in a circle: " + " -> ".join(service for _, service in steps),

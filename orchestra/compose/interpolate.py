@@ -21,7 +21,8 @@ Lookup = Callable[[str], str | None]
 _NAME = re.compile(r"[_A-Za-z][_A-Za-z0-9]*")
 _OPERATOR = re.compile(r":?[-+?]")
 MAX_NESTING = 100
-MAX_RESULT = 10_000_000
+MAX_RESULT = 10_000_000  # characters of one value
+MAX_TOTAL = 100_000_000  # characters of all values of a document
 
 
 class InvalidTemplate(Exception):
@@ -212,6 +213,7 @@ class Interpolator:
         self.environment = environment
         self.problems = problems
         self.missed = missed
+        self.total = 0
 
     def tree(self, root: Node) -> None:
         """Replace every text below ``root`` in place."""
@@ -270,6 +272,9 @@ class Interpolator:
         except MissingVariable as error:
             self.problems.error(str(error), node.location, path)
             return None
+        self.total += len(result)
+        if self.total > MAX_TOTAL:
+            raise self.problems.fail("the interpolated values grow beyond all bounds", node.location, path)
         if expansion.used:
             node.variables = tuple(dict.fromkeys(expansion.used))
         for name in expansion.missing:

@@ -21,7 +21,7 @@ import os
 from functools import partial
 from typing import TYPE_CHECKING
 
-from orchestra.compose import envfiles, merge, profiles, source
+from orchestra.compose import bounds, envfiles, merge, profiles, source
 from orchestra.compose.diagnostics import Problem, Problems
 from orchestra.compose.extends import Extender, Frame, absolute_files
 from orchestra.compose.include import Application, Includer
@@ -260,6 +260,7 @@ class Loader:
             problems.warn("the attribute version is obsolete and ignored",
                           root.key_location("version"), "version", hint="remove it")
             root.pop("version")
+        bounds.check(root, problems)
         normalize.canonical(root, context)
         problems.check()
         merge.unique(root)
@@ -283,6 +284,7 @@ class Loader:
             tags += found
             merge.merge(root, document, problems)
             merge.unique(root)
+            bounds.check(root, problems)
             normalize.canonical(root, context)
             merge.unique(root)
         problems.check()

@@ -55,3 +55,11 @@ def test_raw() -> None:
     for bad in ("A B=1", "=1"):
         with pytest.raises(DotenvError):
             parse_raw(bad, {}.get)
+
+
+def test_growth_is_bounded() -> None:
+    doubling = "A=xxxxxxxxxx\n" + "".join(f"{chr(66 + n)}=${chr(65 + n)}${chr(65 + n)}\n" for n in range(25))
+    with pytest.raises(DotenvError):
+        values(doubling)
+    with pytest.raises(DotenvError):
+        values("".join(f"K{n}=$BIG\n" for n in range(300)), BIG="x" * 1_000_000)

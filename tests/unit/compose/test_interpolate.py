@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from orchestra.compose import reader
-from orchestra.compose.diagnostics import Problems
+from orchestra.compose.diagnostics import ComposeError, Problems
 from orchestra.compose.interpolate import (
     Interpolator,
     InvalidTemplate,
@@ -118,3 +118,12 @@ def test_variables_are_remembered_on_the_node() -> None:
 def test_mentioned_variables() -> None:
     (root,) = reader.parse("a: ['$A ${B:-${C?x}} $$D']\n", "c.yaml", Problems())
     assert variables(root) == {"A": ("", "", "a[0]"), "B": (":-", "${C?x}", "a[0]"), "C": ("?", "x", "a[0]")}
+
+
+def test_growth_of_a_document_is_bounded() -> None:
+    problems = Problems()
+    (root,) = reader.parse("a: [" + "$BIG," * 200 + "]\n", "c.yaml", problems)
+    with pytest.raises(ComposeError):
+        Interpolator({"BIG": "x" * 1_000_000}, problems, set()).tree(root)
+    with pytest.raises(InvalidTemplate):
+        substitute("$BIG" * 20, {"BIG": "x" * 1_000_000}.get)

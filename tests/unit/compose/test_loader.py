@@ -103,6 +103,16 @@ def test_files_beyond_the_bound_are_refused(tmp_path: Path) -> None:
     assert "larger than 100 MB" in error.brief
 
 
+def test_chains_and_ranges_are_bounded(tmp_path: Path) -> None:
+    text = "services:\n  s500: {image: x}\n" + "".join(f"  s{n}: {{extends: s{n + 1}}}\n" for n in reversed(range(500)))
+    write(tmp_path, {"compose.yaml": text})
+    assert "s0" in load(options(tmp_path)).services
+    text = "services:\n" + "".join(f"  s{n}: {{extends: s{n + 1}}}\n" for n in range(500)) + "  s500: {image: x}\n"
+    assert "a chain of more than" in refusal(tmp_path, {"compose.yaml": text}).brief
+    ports = ", ".join(f"'10.0.0.{n}:1-65535:1-65535'" for n in range(9))
+    assert "ports" in refusal(tmp_path, {"compose.yaml": BASE + f"    ports: [{ports}]\n"}).brief
+
+
 def test_null_byte_in_a_path(tmp_path: Path) -> None:
     refusal(tmp_path, {"compose.yaml": 'include: ["a\\0b"]\n'})
     refusal(tmp_path, {"compose.yaml": 'services: {a: {extends: {file: "a\\0b", service: b}}}\n'})
