@@ -24,12 +24,12 @@ SIGNALS = frozenset((
     "XCPU", "XFSZ", "VTALRM", "PROF", "WINCH", "IO", "POLL", "PWR", "SYS",
 ))
 _RESTART = ("no", "always", "on-failure", "unless-stopped")
-_IMAGE = re.compile(
+_IMAGE = (
     r"(?:(?:[a-zA-Z0-9](?:[a-zA-Z0-9-]*[a-zA-Z0-9])?(?:\.[a-zA-Z0-9](?:[a-zA-Z0-9-]*[a-zA-Z0-9])?)*|\[[0-9a-fA-F:]+\])(?::[0-9]+)?/)?"
     r"[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*)*"
     r"(?::[A-Za-z0-9_][A-Za-z0-9_.-]{0,127})?(?:@[A-Za-z][A-Za-z0-9]*(?:[-_+.][A-Za-z][A-Za-z0-9]*)*:[0-9a-fA-F]{32,})?")
-_HOST = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]{0,251}[A-Za-z0-9_])?")
-_MAC = re.compile(r"[0-9A-Fa-f]{2}(?:[:-][0-9A-Fa-f]{2}){5}")
+_HOST = r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]{0,251}[A-Za-z0-9_])?"
+_MAC = r"[0-9A-Fa-f]{2}(?:[:-][0-9A-Fa-f]{2}){5}"
 
 
 def warn(name: str, service: Mapping, problems: Problems) -> None:
@@ -79,19 +79,30 @@ def _restart(word: str) -> tuple[str, str | None] | None:
     return f"unknown restart policy {word}", _near(policy, _RESTART) or f"one of {', '.join(_RESTART)} or on-failure:N"
 
 
+def _is_simple(word: str) -> bool:
+    """Whether a reference is plainly good (lower-case pieces, perhaps a tag), without the large pattern."""
+    name, colon, tag = word.partition(":")
+    if not word.isascii() or name != name.lower() or len(tag) > 128:
+        return False
+    if colon and not tag.replace(".", "a").replace("-", "a").isalnum():
+        return False
+    pieces = name.replace("/", "-").replace(".", "-").split("-")
+    return all(piece.isalnum() for piece in pieces) and not (tag and tag[0] in ".-")
+
+
 def _image(word: str) -> tuple[str, str | None] | None:
-    if _IMAGE.fullmatch(word):
+    if _is_simple(word) or re.fullmatch(_IMAGE, word):
         return None
-    hint = "names are lower case" if _IMAGE.fullmatch(word.lower()) else None
+    hint = "names are lower case" if re.fullmatch(_IMAGE, word.lower()) else None
     return f"{word!r} is no valid image reference", hint
 
 
 def _hostname(word: str) -> tuple[str, str | None] | None:
-    return None if _HOST.fullmatch(word) else (f"{word!r} is no valid host name", None)
+    return None if re.fullmatch(_HOST, word) else (f"{word!r} is no valid host name", None)
 
 
 def _mac(word: str) -> tuple[str, str | None] | None:
-    return None if _MAC.fullmatch(word) else (f"{word!r} is no MAC address like 02:42:ac:11:00:02", None)
+    return None if re.fullmatch(_MAC, word) else (f"{word!r} is no MAC address like 02:42:ac:11:00:02", None)
 
 
 def _network_mode(word: str) -> tuple[str, str | None] | None:

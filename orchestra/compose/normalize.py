@@ -31,7 +31,7 @@ from orchestra.compose.tree import (
 Rewriter = Callable[[Node, Path, LoadContext], Node]
 
 RESOURCES = ("networks", "volumes", "secrets", "configs")
-_REMOTE = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]*://|git@|github\.com/")
+_REMOTE = r"[a-zA-Z][a-zA-Z0-9+.-]*://|git@|github\.com/"
 _NAMESPACES = ("network_mode", "ipc", "pid", "uts", "cgroup")
 
 
@@ -325,7 +325,7 @@ def _build_paths(build: Mapping, ctx: LoadContext) -> None:
 
 def is_remote(context: str) -> bool:
     """Whether a build context is no directory: a git or web address."""
-    return _REMOTE.match(context) is not None
+    return re.match(_REMOTE, context) is not None
 
 
 def _volume_path(item: Mapping, ctx: LoadContext) -> None:

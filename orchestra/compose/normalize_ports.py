@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any
-
-_RANGE = re.compile(r"([0-9]{1,5})(?:-([0-9]{1,5}))?")
 
 
 def parse(text: str) -> list[dict[str, Any]]:
@@ -53,10 +50,14 @@ def _parts(body: str) -> tuple[str, str, str]:
 
 
 def _range(text: str, what: str, whole: str) -> tuple[int, int]:
-    match = _RANGE.fullmatch(text)
-    if match is None:
+    low, dash, high = text.partition("-")
+    if not _digits(low) or (dash and not _digits(high)):
         raise ValueError(f"invalid {what} {text!r} in port {whole!r}")
-    first, last = int(match[1]), int(match[2] or match[1])
+    first, last = int(low), int(high or low)
     if last < first or last > 65535:
         raise ValueError(f"invalid {what} {text!r} in port {whole!r}: ports go from 0 to 65535")
     return first, last
+
+
+def _digits(text: str) -> bool:
+    return 0 < len(text) < 6 and text.isascii() and text.isdecimal()

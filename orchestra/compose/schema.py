@@ -144,7 +144,7 @@ class _Compiler:
 
     def _object(self, schema: dict[str, Any]) -> Check | None:
         properties = {key: self.compile(value) for key, value in schema.get("properties", {}).items()}
-        patterns = [(re.compile(key), self.compile(value) if value else None)
+        patterns = [(_matcher(key), self.compile(value) if value else None)
                     for key, value in schema.get("patternProperties", {}).items()]
         closed = schema.get("additionalProperties") is False
         required = tuple(schema.get("required", ()))
@@ -160,8 +160,8 @@ class _Compiler:
                 matched = below is not None
                 if below is not None:
                     below(child, (*path, key), faults)
-                for pattern, check in patterns:
-                    if pattern.search(key):
+                for matches, check in patterns:
+                    if matches(key):
                         matched = True
                         if check is not None:
                             check(child, (*path, key), faults)
@@ -192,7 +192,7 @@ class _Compiler:
 
     def _scalar(self, schema: dict[str, Any]) -> Check | None:
         words = schema.get("enum")
-        pattern = re.compile(schema["pattern"]) if "pattern" in schema else None
+        pattern: str | None = schema.get("pattern")
         low, high = schema.get("minimum"), schema.get("maximum")
         if words is None and pattern is None and low is None and high is None:
             return None
@@ -202,9 +202,9 @@ class _Compiler:
             value = node.value if isinstance(node, Scalar) else None
             if words is not None and value not in words:
                 faults.append(Fault(path, node, f"{listed}, not {_shown(node)}", None, tuple(words)))
-            if pattern is not None and isinstance(value, str) and not pattern.search(value):
+            if pattern is not None and isinstance(value, str) and not re.search(pattern, value):
                 faults.append(Fault(path, node, f"{value!r} has not the form it must have",
-                                    None, _pattern_words(pattern.pattern)))
+                                    None, _pattern_words(pattern)))
             if isinstance(value, int | float) and not isinstance(value, bool):
                 if (low is not None and value < low) or (high is not None and value > high):
                     faults.append(Fault(path, node, f"must be {_bounds(low, high)}, not {value}"))
@@ -247,6 +247,18 @@ class _Compiler:
             return frozenset().union(*(self._types(item) for item in schema["oneOf"]))
         kind = schema.get("type", list(_WORDS))
         return frozenset([kind] if isinstance(kind, str) else kind)
+
+
+@lru_cache(maxsize=32)
+def _matcher(pattern: str) -> Callable[[str], object]:
+    """A key pattern as a predicate; the simple ones need no regular expression."""
+    if pattern == "^x-":
+        return lambda key: key.startswith("x-")
+    if pattern == ".+":
+        return lambda key: key.strip("\n")
+    if pattern == "^.+$":
+        return lambda key: (body := key.removesuffix("\n")) and "\n" not in body
+    return lambda key: re.search(pattern, key)
 
 
 def _stranger(key: str, known: tuple[str, ...]) -> str:

@@ -12,8 +12,9 @@ _NANOSECONDS = {
     "ns": 1, "us": 1_000, "µs": 1_000, "μs": 1_000, "ms": 1_000_000, "s": 1_000_000_000,
     "m": 60_000_000_000, "h": 3_600_000_000_000, "d": 86_400_000_000_000, "w": 604_800_000_000_000,
 }
-_DURATION = re.compile(r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+)(ns|us|µs|μs|ms|s|m|h|d|w)")
-_SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?|\.[0-9]+|[0-9]+\.) ?([A-Za-z]*)")
+# Texts, compiled when first used: most files need few of them.
+_DURATION = r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+)(ns|us|µs|μs|ms|s|m|h|d|w)"
+_SIZE = r"([0-9]+(?:\.[0-9]+)?|\.[0-9]+|[0-9]+\.) ?([A-Za-z]*)"
 _POWERS = {"": 0, "b": 0, "k": 1, "m": 2, "g": 3, "t": 4, "p": 5}
 _LARGEST = 2**63 - 1
 
@@ -29,9 +30,10 @@ def duration(text: str) -> int:
         raise ValueError(f"invalid duration {text!r}")
     if len(rest) > 200:
         raise ValueError("invalid duration: it is too long")
+    pattern = re.compile(_DURATION)
     total, place = Decimal(0), 0
     while place < len(rest):
-        match = _DURATION.match(rest, place)
+        match = pattern.match(rest, place)
         if match is None:
             if re.fullmatch(r"[0-9.]+", rest[place:]):
                 raise ValueError(f"missing unit in duration {text!r}")
@@ -80,7 +82,7 @@ def size(value: object) -> int:
     text = str(value)
     if re.fullmatch(r"-[0-9]{1,18}", text):
         return int(text)
-    match = _SIZE.fullmatch(text) if len(text) < 200 else None
+    match = re.fullmatch(_SIZE, text) if len(text) < 200 else None
     if match is None:
         raise ValueError(f"invalid size: {text!r}")
     suffix = match[2].lower()
