@@ -31,6 +31,10 @@ class Version2(CgroupManager):
         return f"{self.mode.v2}{self.path}"
 
     def create(self, resources: Resources | None = None) -> list[str]:
+        try:  # a cgroup that was killed once kills what clone3 puts into it (seen with Linux 6.18): begin afresh
+            os.rmdir(self.folder)
+        except OSError:
+            pass
         folders = make_path(str(self.mode.v2), self.path)
         for folder in [str(self.mode.v2), *folders[:-1]]:
             _enable(folder)
