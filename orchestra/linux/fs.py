@@ -90,7 +90,7 @@ def write_file(path: str | os.PathLike[str], data: bytes | str, mode: int = 0o60
 
     place = os.fspath(path)
     folder = os.path.dirname(place) or "."
-    fd, draft = tempfile.mkstemp(prefix=".", suffix=".new", dir=folder)
+    fd, draft = _draft(folder, os.path.basename(place))
     try:
         view = memoryview(data.encode() if isinstance(data, str) else data)
         while view:
@@ -102,6 +102,17 @@ def write_file(path: str | os.PathLike[str], data: bytes | str, mode: int = 0o60
         raise
     finally:
         os.close(fd)
+
+
+def _draft(folder: str, name: str) -> tuple[int, str]:
+    """A new file beside the real one; the name is free of others' and of a former life's drafts."""
+    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    while True:
+        path = f"{folder}/.{name[:200]}.{os.getpid()}-{os.urandom(4).hex()}.new"
+        try:
+            return os.open(path, flags, 0o600), path
+        except FileExistsError:
+            continue
 
 
 def remove_tree(path: str | os.PathLike[str], *, dir_fd: int | None = None) -> None:
