@@ -64,15 +64,30 @@ _HTML = {"&": "\\u0026", "<": "\\u003c", ">": "\\u003e", "\u2028": "\\u2028", "\
 
 def to_json(loaded: Loaded) -> str:
     """Docker compose's JSON, its escapes of ``&``, ``<`` and ``>`` included."""
-    text = json.dumps(document(loaded, strict=True), indent=2, ensure_ascii=False)
+    text = json.dumps(_final(loaded, strict=True), indent=2, ensure_ascii=False)
     for char, escape in _HTML.items():
         text = text.replace(char, escape)
-    return (text if loaded.context.no_interpolate else text.replace("$", "$$")) + "\n"
+    return text + "\n"
 
 
 def to_yaml(loaded: Loaded) -> str:
-    text = yaml_text(document(loaded))
-    return text if loaded.context.no_interpolate else text.replace("$", "$$")
+    return yaml_text(_final(loaded, strict=False))
+
+
+def _final(loaded: Loaded, *, strict: bool) -> dict[str, Any]:
+    data = document(loaded, strict=strict)
+    if not loaded.context.no_interpolate:
+        data = {key: _doubled(value) for key, value in data.items()}
+    return data
+
+
+def _doubled(data: Any) -> Any:
+    """Every ``$`` of a value as ``$$``; keys are never interpolated, so they stay."""
+    if isinstance(data, str):
+        return data.replace("$", "$$") if "$" in data else data
+    if isinstance(data, dict):
+        return {key: _doubled(value) for key, value in data.items()}
+    return [_doubled(value) for value in data] if isinstance(data, list) else data
 
 
 # -- YAML --------------------------------------------------------------------------------------
