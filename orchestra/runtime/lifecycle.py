@@ -94,7 +94,7 @@ def _create(store: Store, options: Namespace, *, waits_at_door: bool) -> tuple[C
         folder = store.reserve(options.id)
         undo.callback(fs.remove_tree, folder)
         fs.write_file(f"{folder}/config.json", json.dumps(config))
-        group = _cgroup(config, options.id, undo)
+        group = _cgroup(config, options.id, folder, undo)
         door = state.open_door(folder) if waits_at_door else None
         created = create(
             config, container_id=options.id, bundle=bundle, stdio=(0, 1, 2), cgroups=group,
@@ -116,7 +116,7 @@ def _create(store: Store, options: Namespace, *, waits_at_door: bool) -> tuple[C
         return created, record
 
 
-def _cgroup(config: dict[str, Any], container_id: str, undo: ExitStack) -> CgroupManager | None:
+def _cgroup(config: dict[str, Any], container_id: str, folder: str, undo: ExitStack) -> CgroupManager | None:
     resources = (config.get("linux") or {}).get("resources") or {}
     if os.geteuid() != 0:
         limits = sorted(key for key in resources if key != "devices" and resources[key])
@@ -129,6 +129,7 @@ def _cgroup(config: dict[str, Any], container_id: str, undo: ExitStack) -> Cgrou
     group = groups.manager(cgroup_path(config, container_id), mode)
     if group.exists() and group.pids():
         raise ConflictError(f"cgroup {group.path} is in use by other processes")
+    fs.write_file(f"{folder}/cgroup", group.path)
     undo.callback(group.destroy, timeout=2.0)
     for text in group.create(resources):
         warn(text)
@@ -247,7 +248,7 @@ def do_delete(store: Store, options: Namespace) -> int:
         record = store.load(options.id)
     except OrchestraError:
         if options.force:
-            fs.remove_tree(store.folder(options.id))  # a create that was killed half-way
+            _clear(store, options.id)
             return 0
         raise
     now = state.status(store, record)
@@ -255,6 +256,17 @@ def do_delete(store: Store, options: Namespace) -> int:
         raise ConflictError(f"container {record.id} is {now}", hint="stop it, or delete it with --force")
     _delete(store, record)
     return 0
+
+
+def _clear(store: Store, container_id: str) -> None:
+    """What a create left that was killed half-way. Its init has ended by itself: it lost its creator."""
+    path = store.half_made(container_id)
+    if path:
+        group = groups.manager(path)
+        if group.exists():
+            group.kill()
+            group.destroy()
+    fs.remove_tree(store.folder(container_id))
 
 
 def _delete(store: Store, record: Record) -> None:

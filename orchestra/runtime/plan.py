@@ -19,6 +19,9 @@ from orchestra.runtime.cgroups import CgroupManager
 _PERSONALITIES = {"LINUX": 0, "LINUX32": 8}
 _IPC_SYSCTLS = ("kernel.msgmax", "kernel.msgmnb", "kernel.msgmni", "kernel.sem", "kernel.shmall", "kernel.shmmax",
                 "kernel.shmmni", "kernel.shm_rmid_forced")
+_LINUX = frozenset((
+    "namespaces", "uidMappings", "gidMappings", "timeOffsets", "devices", "cgroupsPath", "resources", "rootfsPropagation",
+    "seccomp", "sysctl", "maskedPaths", "readonlyPaths", "mountLabel", "personality", "netDevices"))
 
 
 @dataclass(slots=True)
@@ -179,10 +182,9 @@ def _odds(plan: Plan, linux: dict[str, Any]) -> None:
     if lines and "time" not in plan.namespaces.new:
         raise OrchestraError("linux.timeOffsets need a new time namespace")
     plan.time_offsets = "".join(lines)
-    if linux.get("intelRdt"):
-        plan.warnings.append("linux.intelRdt is not supported and was ignored")
-    if linux.get("memoryPolicy"):
-        plan.warnings.append("linux.memoryPolicy is not supported and was ignored")
+    if linux.get("mountLabel") and os.path.exists("/sys/fs/selinux/enforce"):
+        plan.warnings.append("linux.mountLabel is not supported and was ignored")
+    plan.warnings += [f"linux.{key} is not supported and was ignored" for key in sorted(set(linux) - _LINUX) if linux[key]]
     if linux.get("netDevices"):
         raise UnsupportedError("linux.netDevices: moving network devices into the container is not supported")
 

@@ -29,6 +29,9 @@ _IO_CLASSES = {"IOPRIO_CLASS_NONE": 0, "IOPRIO_CLASS_RT": 1, "IOPRIO_CLASS_BE": 
 _SECCOMP_FLAGS = {"SECCOMP_FILTER_FLAG_TSYNC": C.SECCOMP_FILTER_FLAG_TSYNC,
                   "SECCOMP_FILTER_FLAG_LOG": C.SECCOMP_FILTER_FLAG_LOG,
                   "SECCOMP_FILTER_FLAG_SPEC_ALLOW": C.SECCOMP_FILTER_FLAG_SPEC_ALLOW}
+_KNOWN = frozenset((
+    "args", "env", "cwd", "user", "capabilities", "noNewPrivileges", "rlimits", "terminal", "consoleSize", "oomScoreAdj",
+    "scheduler", "ioPriority", "execCPUAffinity", "apparmorProfile", "selinuxLabel"))
 
 
 @dataclass(slots=True)
@@ -88,6 +91,7 @@ def parse(data: dict[str, Any], seccomp: dict[str, Any] | None) -> Process:
     found.affinity = cpu_list(str(affinity.get("final") or affinity.get("initial") or ""))
     found.apparmor = _apparmor(str(data.get("apparmorProfile") or ""), warnings)
     found.selinux = _selinux(str(data.get("selinuxLabel") or ""), warnings)
+    warnings += [f"process.{key} is not supported and was ignored" for key in sorted(set(data) - _KNOWN) if data[key]]
     if seccomp:
         found.seccomp, found.seccomp_flags = _seccomp(seccomp)
     return found

@@ -3,6 +3,7 @@
     <root>/<id>/            0700; made first, so that an id is taken by one command only
         config.json         the configuration as it was at create
         state.json          the record, written when the init exists
+        cgroup              the path of its cgroup, written before that is made
         start.sock          the init waits here; gone once it was started
 """
 
@@ -78,6 +79,14 @@ class Store:
         if not isinstance(found, dict):
             raise OrchestraError("config.json is not an object")
         return found
+
+    def half_made(self, container_id: str) -> str:
+        """The cgroup of a container whose creation was cut off, '' if it had none yet."""
+        try:
+            with open(f"{self.folder(container_id)}/cgroup", encoding="utf-8") as file:
+                return file.read()
+        except OSError:
+            return ""
 
     def all(self) -> list[Record]:
         try:

@@ -279,3 +279,34 @@ def test_bad_configurations_are_named(lab: Lab) -> None:
     assert "RLIMIT_ODD" in complaint(process__rlimits=[{"type": "RLIMIT_ODD", "soft": 1, "hard": 1}])
     assert "has no source" in complaint(mounts=[{"destination": "/x", "type": "bind"}])
     assert "systemd" in complaint(linux__cgroupsPath="a.slice:b:c")
+
+
+def _processes_of(place: str) -> list[int]:
+    """Processes that have something of ``place`` as their root or mount."""
+    found = []
+    for name in os.listdir("/proc"):
+        if name.isdigit():
+            try:
+                text = Path(f"/proc/{name}/mountinfo").read_text()
+            except OSError:
+                continue
+            if place in text and int(name) != os.getpid():
+                found.append(int(name))
+    return found
+
+
+@pytest.mark.parametrize("delay", [0.0, 0.02, 0.04, 0.06, 0.08, 0.1, 0.13, 0.16, 0.2, 0.3])
+def test_a_create_that_is_killed_leaves_nothing_after_delete(lab: Lab, delay: float) -> None:
+    name, place = lab.bundle(lab.shell("sleep 1000"))
+    process = subprocess.Popen([*COMMAND, "--root", str(lab.state), "create", "--bundle", str(place), name],
+                               stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        process.wait(delay)
+    except subprocess.TimeoutExpired:
+        process.kill()
+    process.wait()
+    lab.command("delete", "--force", name, check=True)
+    assert not (lab.state / name).exists()
+    assert not list(Path("/sys/fs/cgroup").glob(f"*/orchestra-runtime/{name}"))
+    eventually(lambda: not _processes_of(str(lab.root)), "no process of it is left")
+    assert lab.output(lab.shell("echo again")) == "again\n"
