@@ -230,7 +230,10 @@ def create_begin(config: dict[str, Any], *, container_id: str, bundle: str, stdi
     for warning in plan.warnings:
         options.warn(warning)
     inherited = init.Inherited(None, stdio, options.listener)  # type: ignore[arg-type]
-    group = cgroups.fds_for_clone() if cgroups is not None else None
+    try:
+        group = cgroups.fds_for_clone() if cgroups is not None else None
+    except OSError as problem:
+        raise StepError.of("open the cgroup", problem) from None
     ours, theirs = channel.pair()
     inherited.end = theirs
     try:
@@ -293,7 +296,7 @@ def _middle(plan: Plan, inherited: init.Inherited, group: int | None) -> NoRetur
     inherited.joins = mount_join
     flags = plan.namespaces.clone_flags()
     go_read, go_write = os.pipe2(os.O_CLOEXEC)
-    inherited.mapped = go_read if new_user else -1
+    inherited.go = go_read
     pid, pidfd = clone(flags | C.CLONE_PARENT, cgroup_fd=group)
     if pid == 0:
         os.close(go_write)
@@ -301,11 +304,11 @@ def _middle(plan: Plan, inherited: init.Inherited, group: int | None) -> NoRetur
     try:
         if new_user:
             userns.write_maps(pid, plan.uids, plan.gids)
-            os.write(go_write, b"m")
     except OSError as problem:
         pidfds.send_signal(pidfd, signal.SIGKILL)
         raise StepError.of("write the id maps", problem) from None
     channel.send(inherited.end, {"born": pid}, (pidfd,))
+    os.write(go_write, b"g")  # what the init has to say comes after its birth
     os._exit(0)
 
 

@@ -168,10 +168,14 @@ def _middle(program: Process, target: Target, flags: int, end: socket.socket, st
     except OSError as problem:
         raise StepError.of("enter the container's namespaces", problem) from None
     os.close(target.pidfd)
+    go_read, go_write = os.pipe2(os.O_CLOEXEC)
     pid, pidfd = clone(C.CLONE_PARENT)
     if pid == 0:
+        os.close(go_write)
+        init.wait_for_middle(go_read)
         init.guarded(end, lambda: _child(program, flags, end, proc_fd, preserve))
     channel.send(end, {"born": pid}, (pidfd,))
+    os.write(go_write, b"g")  # what the process has to say comes after its birth
     os._exit(0)
 
 
@@ -201,7 +205,7 @@ def _child(program: Process, flags: int, end: socket.socket, proc_fd: int, prese
     os.setsid()
     calls.prctl(C.PR_SET_DUMPABLE, 0)
     if flags & C.CLONE_NEWUSER:
-        init.become_root(-1)
+        init.become_root()
     if program.terminal:
         _terminal(program, end)
     try:

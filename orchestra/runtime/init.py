@@ -32,7 +32,8 @@ _PATIENT = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal
 
 @dataclass(slots=True)
 class Inherited:
-    """Descriptors that the child keeps from its parent. ``root_ready`` says that a middle process has
+    """Descriptors that the child keeps from its parent. ``go``, from a middle process, is readable once
+    the birth was told and the id maps are written; ``root_ready`` says that the middle process has
     mounted the root already and stands in it."""
 
     end: socket.socket
@@ -40,12 +41,12 @@ class Inherited:
     listener: int = -1
     trees: dict[int, int] = field(default_factory=dict)
     joins: dict[str, int] = field(default_factory=dict)
-    mapped: int = -1
+    go: int = -1
     root_ready: bool = False
 
     def numbers(self) -> set[int]:
         found = {self.end.fileno(), *self.trees.values(), *self.joins.values()}
-        return {fd for fd in (*found, self.listener, self.mapped) if fd >= 0}
+        return {fd for fd in (*found, self.listener, self.go) if fd >= 0}
 
 
 def guarded(end: socket.socket, action: Callable[[], None]) -> NoReturn:
@@ -96,10 +97,11 @@ def run(plan: Plan, inherited: Inherited) -> None:
     os.setsid()
     prepare_descriptors(inherited.stdio, inherited.numbers(), plan.preserve_fds)
     own_user = plan.namespaces.own("user")
+    wait_for_middle(inherited.go)
     if inherited.joins:
         namespaces.enter(inherited.joins)
     if own_user:
-        become_root(inherited.mapped)
+        become_root()
     if "time" in plan.namespaces.new:
         _new_time(plan.time_offsets)
     calls.prctl(C.PR_SET_DUMPABLE, 0)
@@ -128,11 +130,15 @@ def run(plan: Plan, inherited: Inherited) -> None:
         os._exit(1)
 
 
-def become_root(mapped: int) -> None:
-    if mapped >= 0:
-        if os.read(mapped, 1) != b"m":
+def wait_for_middle(go: int) -> None:
+    if go >= 0:
+        if os.read(go, 1) != b"g":
             os._exit(1)
-        os.close(mapped)
+        os.close(go)
+
+
+def become_root() -> None:
+    """Root of the user namespace that was entered."""
     os.setresgid(0, 0, 0)
     os.setresuid(0, 0, 0)
     try:
