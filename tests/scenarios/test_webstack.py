@@ -27,7 +27,7 @@ def test_real_servers(engine: Engine) -> None:
     need("psql", shutil.which("psql") is not None and shutil.which("redis-cli") is not None, "needs psql and redis-cli")
     folder = engine.folder / "webstack"
     shutil.copytree(EXAMPLE, folder)
-    engine.run("image", "bootstrap", "debian:bookworm", "--name", "webstack-debian", "--include", PACKAGES, timeout=800)
+    engine.run("image", "bootstrap", "debian:bookworm", "--tag", "webstack-debian", "--include", PACKAGES, timeout=800)
     engine.run("up", "-d", "--wait", cwd=folder, timeout=300)
     url = "http://127.0.0.1:8089/"
     assert curl(url)["visits"] == 1
