@@ -9,6 +9,7 @@ before it does.
 from __future__ import annotations
 
 import os
+import select
 import signal
 import socket
 from dataclasses import dataclass, field
@@ -99,7 +100,9 @@ class PendingExec:
         return Executed(self.pid, self.pidfd, self.master)
 
     def abort(self) -> None:
-        """Give up; nothing of it remains."""
+        """Give up; nothing of it remains. The process must be known first: an unknown one would stay a
+        zombie, and a zombie keeps the container's pid namespace from ending."""
+        self._learn(5.0)
         self._end.close()
         for pid, pidfd in ((self._middle, self._middle_fd), (self.pid, self.pidfd)):
             if pidfd >= 0:
@@ -116,6 +119,17 @@ class PendingExec:
         if self.master >= 0:
             os.close(self.master)
             self.master = -1
+
+    def _learn(self, patience: float) -> None:
+        """Hear the middle process out."""
+        poller = select.poll()
+        poller.register(self._end, select.POLLIN)
+        while self.pid < 0 and poller.poll(patience * 1000):
+            message, fds = channel.receive(self._end)
+            if message is None:
+                return
+            if "born" in message:
+                self.pid, self.pidfd = int(message["born"]), fds[0]
 
 
 def exec_in(config: dict[str, Any], pid: int, process_data: dict[str, Any], *, stdio: tuple[int, int, int],
