@@ -123,6 +123,8 @@ class Engine:
         return any(c.state.status in ("running", "paused", "restarting") for c in self.parts.registry.all())
 
     def info(self) -> dict[str, Any]:
+        from orchestra.network.outside import links
+
         mode = probe()
         states = [c.state.status for c in self.parts.registry.all()]
         return {
@@ -143,6 +145,7 @@ class Engine:
             "images": len(self.images.list()),
             "networks": len(self.nets.listed()),
             "volumes": len(self.volumes_.list()),
+            "links": [f"{link['name']} ({link['kind']}) {' '.join(link['addresses'])}" for link in links()],
         }
 
     def _event(self, group: str, event: dict[str, Any]) -> None:
