@@ -86,8 +86,6 @@ def _through_link(root_fd: int, path: str, parent_fd: int, name: str, directory:
 
 def write_file(path: str | os.PathLike[str], data: bytes | str, mode: int = 0o600) -> None:
     """Atomically: readers see the old content or the new one."""
-    import tempfile  # here: it imports a good deal that the shim has no use for
-
     place = os.fspath(path)
     folder = os.path.dirname(place) or "."
     fd, draft = _draft(folder, os.path.basename(place))
