@@ -32,6 +32,7 @@ class Inside:
         if container.running and container.state.pid:
             return {"pid": container.state.pid}
         layers = self.parts.images.layers(self.parts.images.get(container.spec.image_id))
+        bundle.make_upper(self.parts, container, layers)  # takes the mark of the volatile mount away
         root = bundle._root(self.parts, container, layers)
         volumes = [
             {"source": r["Source"], "target": r["Destination"], "read_only": not r["RW"]}

@@ -101,7 +101,7 @@ def binary_size(count: float) -> str:
 def rfc3339(seconds: float) -> str:
     """``2026-01-02T03:04:05.123456789Z``."""
     whole = int(seconds)
-    nanos = int(round((seconds - whole) * 1e9))
+    nanos = round((seconds - whole) * 1e9)
     return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(whole)) + f".{nanos:09d}Z"
 
 

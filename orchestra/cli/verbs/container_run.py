@@ -344,7 +344,7 @@ def service(context: Context, args: argparse.Namespace) -> dict[str, Any]:
         "sysctls": pairs(args.sysctl),
         "storage_opt": pairs(args.storage_opt),
         "annotations": pairs(args.annotation),
-        "ulimits": {name: limit for name, limit in map(ulimit, args.ulimit)},
+        "ulimits": dict(map(ulimit, args.ulimit)),
         "init": args.init or None,
         "stop_signal": args.stop_signal,
         "stop_grace_period": float(args.stop_timeout) if args.stop_timeout else None,
