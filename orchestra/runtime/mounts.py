@@ -256,12 +256,43 @@ def mount_overlay(source: str, target: int, flags: int, data: list[str]) -> None
             return calls.mount(source, mounting.fd_path(target), "overlay", flags, text)
         except OSError as problem:
             raise OSError(problem.errno, f"{os.strerror(problem.errno or 0)} (overlay {text[:300]})") from None
-    tree = overlay_tree(data, flags)
+    try:
+        tree = overlay_tree(data, flags)
+    except OSError as problem:
+        if problem.errno != errno.EINVAL:
+            raise
+        return _mount_by_numbers(source, target, flags, data)  # a kernel without lowerdir+
     try:
         mounting.attach(tree, target)
     finally:
         os.close(tree)
     return None
+
+
+def _mount_by_numbers(source: str, target: int, flags: int, data: list[str]) -> None:
+    """The options must fit a page: each layer is opened and called by the number of its descriptor,
+    relative to /proc/self/fd."""
+    opened = [os.open(".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)]
+    options: list[str] = []
+    try:
+        for word in data:
+            key, _, value = word.partition("=")
+            if key == "lowerdir":
+                layers = [os.open(layer, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC) for layer in split_layers(value)]
+                opened += layers
+                word = "lowerdir=" + ":".join(str(layer) for layer in layers)
+            options.append(word)
+        text = ",".join(options)
+        if len(os.fsencode(text)) > _DATA_MAX:
+            raise OSError(errno.E2BIG, "the overlay has more layers than this kernel takes")
+        os.chdir("/proc/self/fd")
+        try:
+            calls.mount(source, mounting.fd_path(target), "overlay", flags, text)
+        finally:
+            os.fchdir(opened[0])
+    finally:
+        for fd in opened:
+            os.close(fd)
 
 
 def overlay_tree(data: list[str], flags: int) -> int:
