@@ -18,7 +18,8 @@ from typing import Any
 
 import pytest
 
-PATIENCE = 40.0  # seconds that a state may take on a slow machine
+SLOWNESS = float(os.environ.get("ORCHESTRA_TEST_PATIENCE", "1"))  # of an emulated machine
+PATIENCE = 40.0 * SLOWNESS  # seconds that a state may take on a slow machine
 BIN = str(Path(sys.executable).parent / "orchestra")
 
 
@@ -56,7 +57,7 @@ class Engine:
             "PATH": os.environ.get("PATH", "/usr/bin:/bin"),
             "HOME": str(root / "home"),
             "ORCHESTRA_ROOT": str(root),
-            "ORCHESTRA_IDLE": "3",
+            "ORCHESTRA_IDLE": os.environ.get("ORCHESTRA_TEST_IDLE", "3"),
             "LANG": "C.UTF-8",
             **environ,
         }
@@ -76,7 +77,7 @@ class Engine:
         """Run to the end; fails when the exit code is not ``code`` (None: any)."""
         done = subprocess.run(
             [BIN, *words], cwd=cwd or self.folder, env={**self.environ, **(environ or {})}, text=True, capture_output=True,
-            input=stdin, stdin=None if stdin is not None else subprocess.DEVNULL, timeout=timeout, check=False, errors="surrogateescape",
+            input=stdin, stdin=None if stdin is not None else subprocess.DEVNULL, timeout=timeout * SLOWNESS, check=False, errors="surrogateescape",
         )  # fmt: skip
         if code is not None and done.returncode != code:
             log = self.root / "run/daemon.log"
@@ -156,7 +157,7 @@ class Engine:
         with contextlib.suppress(Exception):
             self.run("system", "shutdown", code=None)
         with contextlib.suppress(AssertionError):
-            eventually(lambda: not self.processes(), what="daemon and shims gone", seconds=15)
+            eventually(lambda: not self.processes(), what="daemon and shims gone", seconds=15 * SLOWNESS)
         for pid in self.processes():
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)

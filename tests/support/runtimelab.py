@@ -20,11 +20,12 @@ import orchestra
 MAIN = Path(orchestra.__file__).parent / "runtime/main.py"
 COMMAND = [sys.executable, "-I", "-S", str(MAIN)]
 Result = subprocess.CompletedProcess[str]
+SLOWNESS = float(os.environ.get("ORCHESTRA_TEST_PATIENCE", "1"))  # of an emulated machine
 
 
 def eventually(condition: Callable[[], Any], what: str, timeout: float = 30.0) -> Any:
     """Wait for a true value."""
-    deadline = time.monotonic() + timeout
+    deadline = time.monotonic() + timeout * SLOWNESS
     while True:
         value = condition()
         if value:
@@ -62,7 +63,7 @@ class Lab:
     def command(self, *words: str, check: bool = False, timeout: float = 90, **options: Any) -> Result:
         options.setdefault("stdin", subprocess.DEVNULL)
         result = subprocess.run([*COMMAND, "--root", str(self.state), *words], capture_output=True, text=True,
-                                timeout=timeout, check=False, **options)
+                                timeout=timeout * SLOWNESS, check=False, **options)
         if check:
             assert result.returncode == 0, f"{words}: {result.stderr}"
         return result
@@ -84,7 +85,7 @@ class Lab:
         try:
             for words in (("create", "--bundle", str(place), name), ("start", name)):
                 done = subprocess.run([*COMMAND, "--root", str(self.state), *words], stdin=subprocess.DEVNULL,
-                                      stdout=log, stderr=log, timeout=90, check=False)
+                                      stdout=log, stderr=log, timeout=90 * SLOWNESS, check=False)
                 assert done.returncode == 0, (place / "output").read_text()
         finally:
             log.close()

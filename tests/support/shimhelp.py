@@ -149,7 +149,7 @@ def world() -> Iterator[World]:
 
 
 def eventually(check: Callable[[], Any], what: str = "", seconds: float = 30) -> Any:
-    deadline = time.monotonic() + seconds
+    deadline = time.monotonic() + seconds * float(os.environ.get("ORCHESTRA_TEST_PATIENCE", "1"))
     while not (value := check()):
         assert time.monotonic() < deadline, f"not in {seconds} s: {what}"
         time.sleep(0.02)
