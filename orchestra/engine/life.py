@@ -209,7 +209,7 @@ class Life:
             "path": str(self.parts.log_path(container.id)),
             "driver": "none" if driver == "none" else "local",
             "max_size": _log_size(options.get("max-size", "")),
-            "max_file": int(options.get("max-file") or 1),
+            "max_file": _log_files(options.get("max-file", "")),
         }
         return int(
             shim.create(
@@ -490,6 +490,12 @@ def _log_size(text: str) -> int:
         return size(text)
     except ValueError:
         raise OrchestraError(f"invalid log option max-size={text}", hint="write for example 10m") from None
+
+
+def _log_files(text: str) -> int:
+    if text and not (text.isdigit() and int(text) > 0):
+        raise OrchestraError(f"invalid log option max-file={text}", hint="write a number of files from 1 on")
+    return int(text or 1)
 
 
 __all__ = ["LOST", "Life"]

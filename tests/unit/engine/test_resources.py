@@ -1,0 +1,58 @@
+"""Limits of a service as OCI resources."""
+
+from __future__ import annotations
+
+import pytest
+
+from orchestra.compose.model import BlkioConfig, Deploy, ResourceSet, Service
+from orchestra.engine.resources import resources, resources_from_update
+from orchestra.errors import OrchestraError
+
+MIB = 1 << 20
+
+
+def made(**settings: object) -> dict[str, object]:
+    return resources(Service("s", **settings), cpus=4, swap=False, warnings=[])  # type: ignore[arg-type]
+
+
+def test_nothing_set_is_nothing_limited() -> None:
+    assert made() == {}
+
+
+def test_cpu() -> None:
+    assert made(cpus=0.5)["cpu"] == {"quota": 50_000, "period": 100_000}
+    assert made(cpus=0.5, cpu_period=20_000)["cpu"] == {"quota": 10_000, "period": 20_000}
+    assert made(cpu_percent=50.0)["cpu"] == {"quota": 200_000, "period": 100_000}
+    assert made(cpu_shares=10, cpuset="0-1")["cpu"] == {"shares": 10, "cpus": "0-1"}
+    with pytest.raises(OrchestraError, match="range of cpus"):
+        made(cpus=5.0)
+
+
+def test_memory() -> None:
+    assert made(mem_limit=64 * MIB)["memory"] == {"limit": 64 * MIB}
+    assert made(mem_limit=64 * MIB, memswap_limit=-1)["memory"] == {"limit": 64 * MIB, "swap": -1}
+    both = resources(Service("s", mem_limit=64 * MIB), cpus=1, swap=True, warnings=[])
+    assert both["memory"]["swap"] == 128 * MIB
+    for bad in ({"mem_limit": MIB}, {"memswap_limit": 64 * MIB}, {"mem_limit": 9 * MIB, "memswap_limit": 8 * MIB},
+                {"mem_limit": 8 * MIB, "mem_reservation": 9 * MIB}):
+        with pytest.raises(OrchestraError):
+            made(**bad)
+
+
+def test_deploy_and_pids() -> None:
+    deploy = Deploy(
+        limits=ResourceSet(cpus=1.0, memory=32 * MIB, pids=7), reservations=ResourceSet(memory=16 * MIB, cpus=2.0)
+    )
+    assert made(deploy=deploy) == {
+        "cpu": {"shares": 2048, "quota": 100_000, "period": 100_000},
+        "memory": {"limit": 32 * MIB, "reservation": 16 * MIB},
+        "pids": {"limit": 7},
+    }
+    assert made(pids_limit=-1) == {}
+    assert made(blkio_config=BlkioConfig(weight=300))["blockIO"] == {"weight": 300}
+
+
+def test_update_knows_its_keys() -> None:
+    assert resources_from_update({"mem_limit": 64 * MIB}) == {"memory": {"limit": 64 * MIB}}
+    with pytest.raises(OrchestraError, match="cannot update image"):
+        resources_from_update({"image": "x"})
