@@ -103,6 +103,7 @@ class Recovery:
         alive = state is not None and state["status"] in ("running", "paused")
         if container.running and alive and state is not None:
             if int(state["pid"]) == container.state.pid:
+                container.state.status = state["status"]  # a pause that was not recorded
                 self._adopt(container)
             return
         if container.running:
@@ -117,11 +118,17 @@ class Recovery:
             self._ended(container, event, booted=state is None)
         elif alive and state is not None:  # killed between the start and its record: it was never promised
             self._kill(container)
+            self._restart_soon(container)
         elif container.state.status == "restarting":
-            run = container.run
-            self.parts.scheduler.at(self.parts.clock.now() + 0.1, lambda: self.life._again(container, run))
+            self._restart_soon(container)
         elif container.state.status == "created" and state is not None and state["status"] == "created":
             self._kill(container)
+
+    def _restart_soon(self, container: Container) -> None:
+        """A restart by policy that an earlier daemon had in mind."""
+        if container.state.status == "restarting":
+            run = container.run
+            self.parts.scheduler.at(self.parts.clock.now() + 0.1, lambda: self.life._again(container, run))
 
     def _adopt(self, container: Container) -> None:
         endpoints = self.nets.endpoints(container)
