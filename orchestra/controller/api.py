@@ -343,7 +343,7 @@ class Api:
                 self.engine.start(ref)
             code = self.engine.wait(
                 ref,
-                until=args.get("until") or "next-exit" if args.get("start") else "not-running",
+                until=args.get("until") or "not-running",
                 stop=call.cancelled,
             )
         finally:

@@ -162,8 +162,7 @@ def add_run(parser: argparse.ArgumentParser) -> None:
 
 def _drop_help(parser: argparse.ArgumentParser) -> None:
     """``-h`` is the host name here, as docker has it."""
-    parser.conflict_handler = "resolve"
-    parser.add_argument("--help", action="help", help="this text")
+    parser._handle_conflict_resolve(None, [("-h", parser._option_string_actions["-h"])])  # type: ignore[arg-type]
 
 
 def run_create(context: Context, args: argparse.Namespace) -> int:
