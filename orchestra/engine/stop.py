@@ -8,7 +8,8 @@ import time
 from orchestra.engine.container import Container
 from orchestra.engine.parts import Parts
 from orchestra.engine.process import stop_signal
-from orchestra.errors import ConflictError, OrchestraError
+from orchestra.errors import ConflictError, NotFoundError, OrchestraError
+from orchestra.runtime.shim_errors import StateError
 
 DEFAULT_GRACE = 10.0
 _KILL_PATIENCE = 30.0
@@ -104,13 +105,13 @@ class Stopper:
         self.parts.hub.publish("container", "kill", container.id, attributes)
         try:
             self.parts.shims.client(container.group).signal(container.id, number)
-        except OSError:
+        except (StateError, NotFoundError, OSError):
             return  # it ended meanwhile; the wait that follows sees it
 
     def _resume(self, container: Container) -> None:
         try:
             self.parts.shims.client(container.group).resume(container.id)
-        except OSError:
+        except (StateError, NotFoundError, OSError):
             return
 
     def _kill(self, container: Container) -> None:
