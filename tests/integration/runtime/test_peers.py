@@ -35,7 +35,7 @@ cat /proc/sys/net/ipv4/ip_unprivileged_port_start
 for f in /proc/acpi /proc/kcore /proc/keys /sys/firmware; do ls $f 2>/dev/null | grep -v "^$f" | wc -l; done
 for p in /proc/sys/kernel/panic /proc/sysrq-trigger /etc/x; do (: >>$p) 2>/dev/null && echo "writable $p"; done
 cut -d' ' -f5,6 /proc/self/mountinfo | grep -E '^/(proc|dev|dev/pts|dev/shm|dev/mqueue|sys|data|ro) ' | sort
-echo /proc/[0-9]* | wc -w
+set -- /proc/[0-9]*; echo $#
 """
 
 
