@@ -9,6 +9,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
+from signal import SIGKILL
 from typing import Any
 
 from orchestra.backend import ContainerSpec, Publisher
@@ -28,6 +29,8 @@ from orchestra.errors import ConflictError, NotFoundError, OrchestraError
 from orchestra.network import hosts
 from orchestra.network.model import EndpointSpec
 from orchestra.runtime.problems import EXEC, StepError
+from orchestra.runtime.shim_errors import ShimGone, StateError
+from orchestra.runtime.shimclient import ShimClient
 from orchestra.volumes.manager import Volumes
 from orchestra.volumes.secrets import GrantedFile, Secrets
 
@@ -149,11 +152,10 @@ class Life:
                 return
             container.run += 1
             try:
-                self._start(container)
+                now = self._start_in_shim(container)
             except BaseException as error:
                 self._failed(container, error)
                 raise
-            now = self.parts.clock.now()
             state.started, state.status, state.error = now, "running", ""
             state.exit_code, state.oom_killed, state.finished = 0, False, 0.0
             state.stopped_by_hand = False
@@ -166,10 +168,17 @@ class Life:
         container.notify()
         self.on_running(container)
 
-    def _start(self, container: Container) -> None:
+    def _start_in_shim(self, container: Container) -> float:
+        """Once more with a new shim when the old one is killed meanwhile; when the program began."""
+        shim = self.parts.shims.client(container.group)
+        try:
+            return self._start(container, shim)
+        except ShimGone:
+            return self._start(container, self.parts.shims.again(container.group, shim))
+
+    def _start(self, container: Container, shim: ShimClient) -> float:
         parts, state = self.parts, container.state
         with ExitStack() as undo:
-            shim = parts.shims.client(container.group)
             self.clear(container)
             undo.callback(self._release, container)
             held = self.ports.claim(container.id, self._wanted_ports(container))
@@ -197,11 +206,13 @@ class Life:
             attach = self.on_created.pop(container.id, None)
             if attach is not None:
                 attach()
+            began = parts.clock.now()
             shim.start(container.id)
             undo.pop_all()
         container.extra_endpoints = ()
+        return began
 
-    def _create(self, container: Container, shim: Any) -> int:
+    def _create(self, container: Container, shim: ShimClient) -> int:
         log = container.spec.service.logging
         options = dict(log.options) if log else {}
         driver = log.driver if log else ""
@@ -227,11 +238,23 @@ class Life:
             raise ConflictError(f"cannot join a namespace of container {other.name}: it is not running")
         return other.state.pid
 
-    def _abort(self, container: Container, shim: Any) -> None:
+    def _abort(self, container: Container, shim: ShimClient) -> None:
         try:
             shim.delete(container.id)
+        except ShimGone:
+            self._end(container, self.parts.shims.again(container.group, shim))
         except (OrchestraError, OSError):
             self.clear(container)
+
+    def _end(self, container: Container, shim: ShimClient) -> None:
+        """Nothing of it runs any more and the shim has forgotten it, even if its program had begun."""
+        try:
+            if shim.state(container.id)["status"] != "stopped":
+                shim.signal(container.id, SIGKILL, all=True)
+                shim.wait(container.id)
+        except (NotFoundError, StateError, OSError):
+            pass  # it has ended by itself
+        self.clear(container)
 
     def clear(self, container: Container) -> None:
         """What the last run left in the shim: its record and its cgroup."""
@@ -240,9 +263,15 @@ class Life:
             return
         shim = self.parts.shims.client(container.group)
         try:
+            self._delete(container, shim)
+        except ShimGone:
+            self._delete(container, self.parts.shims.again(container.group, shim))
+
+    def _delete(self, container: Container, shim: ShimClient) -> None:
+        try:
             shim.delete(container.id)
         except NotFoundError:
-            (place / "state.json").unlink(missing_ok=True)
+            (self.parts.bundle(container.id) / "state.json").unlink(missing_ok=True)
 
     def _release(self, container: Container) -> None:
         """Ports, addresses, names and secrets of a container that does not run (any more)."""
@@ -362,7 +391,7 @@ class Life:
         """The shim says that it has stopped."""
         with container.lock:
             state = container.state
-            if not container.running or (event.get("at") or 0) < state.started - 0.5:
+            if not container.running or float(event.get("at") or state.started) < state.started:
                 return
             state.status = "exited"
             state.exit_code = LOST if event.get("exit_code") is None else int(event["exit_code"])

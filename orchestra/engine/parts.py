@@ -63,13 +63,23 @@ class Shims:
                 self.on_event(group, event)
         except (shimclient.ShimGone, OSError):
             pass
-        with self._lock:
-            if self._clients.get(group) is client:
-                del self._clients[group]
-            closing = self._closing
-        client.close()
-        if not closing:
+        if self.drop(group, client):  # else it was let go, or its end has been noticed already
             self.on_lost(group)
+
+    def drop(self, group: str, client: shimclient.ShimClient) -> bool:
+        """The client of a shim that has ended is forgotten; whether it was still the group's."""
+        with self._lock:
+            mine = self._clients.get(group) is client and not self._closing
+            if mine:
+                del self._clients[group]
+        client.close()
+        return mine
+
+    def again(self, group: str, client: shimclient.ShimClient) -> shimclient.ShimClient:
+        """The successor of a shim that turned out to have ended; what ran in it is adopted."""
+        if self.drop(group, client):
+            threading.Thread(target=self.on_lost, args=(group,), daemon=True, name=f"shim-{group}").start()
+        return self.client(group)
 
     def release(self, group: str) -> None:
         """Let a shim without containers leave."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from functools import partial
 from typing import Any
 
 from orchestra.engine.container import Container
@@ -15,6 +16,7 @@ from orchestra.engine.registry import from_record
 from orchestra.engine.restart import restart_after_boot
 from orchestra.engine.watch import HealthWatch
 from orchestra.errors import NotFoundError, OrchestraError
+from orchestra.runtime.shim_errors import ShimGone
 
 
 class Recovery:
@@ -36,7 +38,11 @@ class Recovery:
             self._finish(container, phase)
         self._strays()
         for group in sorted({c.group for c in self.parts.registry.all()}):
-            self.group(group)
+            try:
+                self.group(group)
+            except (ShimGone, OSError) as error:
+                print(f"shim of {group}: {error}", flush=True)
+                self.parts.scheduler.at(self.parts.clock.now() + 1, partial(self.parts.shims.on_lost, group))
         if not self.nets.quiet():
             self.nets.sync()
 
@@ -95,9 +101,13 @@ class Recovery:
         ):
             return
         shim = self.parts.shims.client(group)
-        found = {state["id"]: state for state in shim.list()}
         for container in mine:
-            self._one(container, found.get(container.id))
+            with container.lock:  # what holds is what the shim says once nobody else works on it
+                try:
+                    state = shim.state(container.id)
+                except NotFoundError:
+                    state = None
+                self._one(container, state)
 
     def _one(self, container: Container, state: dict[str, Any] | None) -> None:
         alive = state is not None and state["status"] in ("running", "paused")

@@ -9,7 +9,7 @@ from orchestra.engine.container import Container
 from orchestra.engine.parts import Parts
 from orchestra.engine.process import stop_signal
 from orchestra.errors import ConflictError, NotFoundError, OrchestraError
-from orchestra.runtime.shim_errors import StateError
+from orchestra.runtime.shim_errors import ShimGone, StateError
 
 DEFAULT_GRACE = 10.0
 _KILL_PATIENCE = 30.0
@@ -103,8 +103,12 @@ class Stopper:
     def _send(self, container: Container, number: int) -> None:
         attributes = {**container.event_attributes(), "signal": str(number)}
         self.parts.hub.publish("container", "kill", container.id, attributes)
+        shim = self.parts.shims.client(container.group)
         try:
-            self.parts.shims.client(container.group).signal(container.id, number)
+            try:
+                shim.signal(container.id, number)
+            except ShimGone:
+                self.parts.shims.again(container.group, shim).signal(container.id, number)
         except (StateError, NotFoundError, OSError):
             return  # it ended meanwhile; the wait that follows sees it
 

@@ -35,8 +35,9 @@ ALL = os.environ.get("ORCHESTRA_FAULTS") == "all"
 
 def start_daemon(engine: Engine) -> None:
     """A daemon with points for ``engine``, in place of the one that may run."""
-    from orchestra.paths import Paths
     from support.engine import eventually
+
+    from orchestra.paths import Paths
 
     engine.run("system", "shutdown", code=None)
     eventually(lambda: engine.daemon_pid() is None, what="the plain daemon has left")
