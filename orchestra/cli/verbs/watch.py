@@ -32,7 +32,6 @@ def run(context: Context, args: Namespace) -> int:
     if not args.no_up:
         options = {"services": args.services}
         context.call("up", {"project": project_data(project), "options": options, "images": {"build": True}})
-    print("Watch enabled", file=context.stderr, flush=True)
     watcher.run()
     return 0
 
@@ -78,6 +77,7 @@ class Watcher:
             if rule.initial_sync and rule.action.startswith("sync"):
                 self._sync(name, rule, [path for path in _files(rule.path) if self._wanted(rule, path)])
         with TreeWatch(sorted({rule.path for _, rule in self.rules}), skip=(".git",)) as tree:
+            print("Watch enabled", file=self.context.stderr, flush=True)
             while True:
                 pending: set[str] = set(tree.read(None))
                 while True:
