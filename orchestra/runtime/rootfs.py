@@ -9,6 +9,8 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from orchestra.linux import calls, fs, procfs, userns
 from orchestra.linux import constants as C
@@ -113,11 +115,35 @@ def _shifted_overlay(overlay: Mount, target: int, maps: tuple[userns.Map, userns
         calls.set_filesystem_ids(_outside(maps[0]), _outside(maps[1]))
         try:
             mounts.mount_overlay(overlay.source, target, overlay.words.flags, options)
+        except OSError as problem:
+            if problem.errno != errno.EINVAL:
+                raise
+            with _attached(trees):
+                mounts.mount_overlay(overlay.source, target, overlay.words.flags, options)
         finally:
             calls.set_filesystem_ids(0, 0)
     finally:
         for tree in trees.values():
             os.close(tree)
+
+
+@contextmanager
+def _attached(trees: dict[str, int]) -> Iterator[None]:
+    """Older kernels (6.1) take layers of attached mounts only: for the moment each goes on top of its own
+    directory in this mount namespace. The descriptors name them as before; the overlay keeps copies."""
+    done: list[int] = []
+    try:
+        for path, tree in trees.items():
+            place = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                mounting.attach(tree, place)
+            finally:
+                os.close(place)
+            done.append(tree)
+        yield
+    finally:
+        for tree in reversed(done):
+            calls.umount2(mounting.fd_path(tree), C.MNT_DETACH)
 
 
 def _outside(entries: userns.Map) -> int:
