@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -119,3 +120,32 @@ def test_pids_and_cpu_limits(group: Version2) -> None:
     code = ("import os, sys, time\ntry:\n for _ in range(9):\n  if os.fork() == 0: time.sleep(60)\n"
             "except BlockingIOError: sys.exit(7)")
     assert inside(group, code).wait(60) == 7
+
+
+def test_io_limits_and_figures(group: Version2, tmp_path: Path) -> None:
+    """A limit of written bytes holds a writer back; what it wrote is counted."""
+    disk = _disk(tmp_path)
+    if "io" not in REAL.controllers or disk is None:
+        pytest.skip("no io controller in the unified tree, or no disk below the temporary directory")
+    rate = 1 << 20
+    limit = {"major": disk[0], "minor": disk[1], "rate": rate}
+    assert group.create({"blockIO": {"throttleWriteBpsDevice": [limit]}}) == []
+    with open(f"{group.folder}/io.max") as file:
+        assert f"{disk[0]}:{disk[1]} rbps=max wbps={rate}" in file.read()
+    code = (f"import os, time\nfd = os.open({str(tmp_path / 'file')!r}, os.O_CREAT | os.O_WRONLY | os.O_DIRECT)\n"
+            "import mmap\nbuffer = mmap.mmap(-1, 1 << 20)\nbegun = time.monotonic()\n"
+            "for _ in range(4): os.write(fd, buffer)\nos._exit(int(time.monotonic() - begun >= 2))")
+    assert inside(group, code).wait(120) == 1
+    eventually(lambda: group.stats()["io"]["write_bytes"] >= 4 << 20)
+
+
+def _disk(folder: Path) -> tuple[int, int] | None:
+    """The whole disk that holds ``folder``."""
+    number = os.stat(folder).st_dev
+    place = Path(f"/sys/dev/block/{os.major(number)}:{os.minor(number)}")
+    if not place.exists():
+        return None
+    if (place / "partition").exists():
+        place = place.resolve().parent
+    major, _, minor = (place / "dev").read_text().strip().partition(":")
+    return int(major), int(minor)
