@@ -22,7 +22,7 @@ FILE = """
         volumes: [data:/data]
         post_start: [{command: [touch, /started]}]
         pre_stop: [{command: [touch, /data/stopping]}]
-      job: {image: busybox, command: "sh -c 'while ! test -e /go; do sleep 0.1; done; exit 3'"}
+      job: {image: busybox, stop_grace_period: 1s, command: "sh -c 'while ! test -e /go; do sleep 0.1; done; exit 3'"}
     volumes: {data: }
 """
 
