@@ -24,6 +24,9 @@ from orchestra.errors import OrchestraError
 from orchestra.network.firewall import Bridge
 from orchestra.network.model import Forward
 
+NUMBERS = {"tcp": 6, "udp": 17, "sctp": 132}
+"""Protocol numbers: nft looks names up in /etc/protocols, which a minimal Debian does not have."""
+
 
 class NftFirewall:
     name = "nft"
@@ -114,12 +117,12 @@ def _maps(bridges: Sequence[Bridge], forwards: Sequence[Forward]) -> list[str]:
         for version, address, everywhere in (("4", forward.ipv4, "0.0.0.0"), ("6", forward.ipv6, "::")):
             if not address or (port.host_ip and (":" in port.host_ip) != (version == "6")):
                 continue
-            key = f"{port.protocol} . {port.published}"
+            key = f"{NUMBERS[port.protocol]} . {port.published}"
             if port.host_ip in ("", everywhere):
                 entries[f"any{version}"].setdefault(key, f"{address} . {port.target}")
             else:
                 entries[f"host{version}"].setdefault(f"{port.host_ip} . {key}", f"{address} . {port.target}")
-            doors[f"open{version}"].add(f'"{link}" . {address} . {port.protocol} . {port.target}')
+            doors[f"open{version}"].add(f'"{link}" . {address} . {NUMBERS[port.protocol]} . {port.target}')
     service = "inet_proto . inet_service"
     parts = []
     for version in "46":
@@ -152,11 +155,11 @@ _CHAINS = """\
   chain prerouting {
     type nat hook prerouting priority dstnat; policy accept;
     iifname != "lo" ip daddr 127.0.0.0/8 return
-    fib daddr type local meta l4proto { tcp, udp, sctp } jump publish
+    fib daddr type local meta l4proto { 6, 17, 132 } jump publish
   }
   chain output {
     type nat hook output priority -100; policy accept;
-    fib daddr type local meta l4proto { tcp, udp, sctp } jump publish
+    fib daddr type local meta l4proto { 6, 17, 132 } jump publish
   }
   chain postrouting {
     type nat hook postrouting priority srcnat; policy accept;
@@ -187,7 +190,7 @@ _CHAINS = """\
     ct state established,related accept
     iifname . ip daddr @gateways4 accept
     iifname . ip6 daddr @gateways6 accept
-    meta l4proto ipv6-icmp icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert, nd-router-solicit } accept
+    meta l4proto 58 icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert, nd-router-solicit } accept
     drop
   }
 """

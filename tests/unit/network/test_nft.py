@@ -40,9 +40,9 @@ def test_published_ports() -> None:
         Forward(PortSpec("", 85, 8085), "gone", "10.0.9.2"),
     ]
     text = ruleset("t", [FRONT, INNER], forwards)
-    assert "tcp . 80 : 10.0.0.2 . 8080, udp . 82 : 10.0.0.2 . 8082 }" in line(text, "any4")
-    assert "elements = { tcp . 80 : fd00::2 . 8080 }" in line(text, "any6")
-    assert "elements = { 127.0.0.1 . tcp . 81 : 10.0.0.2 . 8081 }" in line(text, "host4")
+    assert "6 . 80 : 10.0.0.2 . 8080, 17 . 82 : 10.0.0.2 . 8082 }" in line(text, "any4")
+    assert "elements = { 6 . 80 : fd00::2 . 8080 }" in line(text, "any6")
+    assert "elements = { 127.0.0.1 . 6 . 81 : 10.0.0.2 . 8081 }" in line(text, "host4")
     assert "elements" not in line(text, "host6")
     assert line(text, "open4").count("10.0.0.2") == 3 and "808" in line(text, "open6")
     assert "8084" not in text and "8085" not in text
