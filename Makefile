@@ -18,7 +18,8 @@ $(VENV)/.ready: pyproject.toml .ci/packages
 
 demo:  ## install, bring the quickstart example up, look at it, take it down
 	@sh .ci/packages
-	@test -x .demo/bin/orchestra || ($(PYTHON) -m venv .demo && .demo/bin/pip install -q --disable-pip-version-check .)
+	@test -x .demo/bin/python || $(PYTHON) -m venv .demo
+	@.demo/bin/pip install -q --disable-pip-version-check .
 	@PYTHON=$(PYTHON) sh examples/compose/quickstart/demo.sh .demo/bin/orchestra
 
 check: setup  ## ruff, mypy, layers
