@@ -117,7 +117,7 @@ class PortBook:
             if self._free(host_ip, number, port.protocol):
                 return spec
             if single:
-                raise _conflict(spec, "another program on this machine")
+                raise _conflict(spec, _holder(spec))
         raise ConflictError(f"no free host port for {port.published or 'any'}:{port.target}/{port.protocol}")
 
     def _ephemeral(self) -> range:
@@ -138,10 +138,19 @@ def overlaps(left: PortSpec, right: PortSpec) -> bool:
 
 def _conflict(spec: PortSpec, holder: str) -> ConflictError:
     host = spec.host_ip or "0.0.0.0"
-    return ConflictError(
+    error = ConflictError(
         f"host port {host}:{spec.published}/{spec.protocol} is already in use by {holder}",
         hint="stop what uses it, or publish another port",
     )
+    error.attribute = "ports"  # type: ignore[attr-defined]  # where the compose file says it
+    return error
+
+
+def _holder(spec: PortSpec) -> str:
+    """Which program of the host has the port, if that can be told."""
+    from orchestra.network.ports import holder
+
+    return holder(spec.protocol, spec.published) or "another program on this machine"
 
 
 def _local_range() -> tuple[int, int]:
