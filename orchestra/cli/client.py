@@ -57,6 +57,16 @@ class Client:
         self, op: str, args: dict[str, Any] | None = None, *, fds: Iterable[int] = (), start: bool = True
     ) -> Iterator[tuple[str, Any]]:
         """Pairs (progress | data | result, payload). Closing the iterator ends the operation."""
+        numbers = list(fds)
+        for attempt in range(3):
+            heard = False
+            for item in self._stream(op, args, numbers, start=start):
+                heard = True
+                yield item
+            if heard or attempt == 2:
+                return  # not a word came: that daemon was just leaving, the next one answers
+
+    def _stream(self, op: str, args: dict[str, Any] | None, fds: list[int], *, start: bool) -> Iterator[tuple[str, Any]]:
         wire = self.open(op, args, fds=fds, start=start)
         try:
             while True:

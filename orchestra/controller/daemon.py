@@ -24,6 +24,7 @@ from orchestra.errors import OrchestraError
 from orchestra.paths import Paths
 
 IDLE = 10.0
+PATIENCE = 15.0  # seconds that operations under way get when the daemon is told to end
 LOG_LIMIT = 1 << 20
 
 
@@ -56,6 +57,9 @@ class Daemon:
                     if self._idle():
                         break
                     continue
+                if self.ending:
+                    sock.close()  # not a word was read: the client asks the next daemon
+                    continue
                 sock.settimeout(None)
                 self._count(1)
                 threading.Thread(
@@ -63,8 +67,15 @@ class Daemon:
                 ).start()
         finally:
             _unlink(path)
-            listener.close()
+            listener.close()  # who stands in the queue sees the end, and asks the next daemon
+            self._let_finish()
             self.api.end()
+
+    def _let_finish(self) -> None:
+        """Operations under way come to their end, for a while."""
+        deadline = time.monotonic() + PATIENCE
+        while self.active > 0 and time.monotonic() < deadline:
+            time.sleep(0.02)
 
     def _count(self, step: int) -> None:
         with self.guard:
@@ -85,8 +96,9 @@ class Daemon:
             if request is None:
                 return
             if request.get("op") == "shutdown":
-                self.ending = True
                 wire.send({"result": None})
+                self.ending = True
+                _wake(self.paths.socket)
                 return
             self._answer(wire, request)
         except (BrokenPipeError, ConnectionResetError, ValueError, OSError):
@@ -111,6 +123,15 @@ class Daemon:
             wire.send({"error": report.to_dict()})
         else:
             wire.send({"result": result})
+
+
+def _wake(path: Path) -> None:
+    """Make the accepting thread look at ``ending`` now."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as sock:
+        try:
+            sock.connect(str(path))
+        except OSError:
+            return
 
 
 def _peer(sock: socket.socket) -> int:

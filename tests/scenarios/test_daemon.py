@@ -73,3 +73,13 @@ def test_the_socket_and_the_state_are_private(engine: Engine) -> None:
     engine.run("up", "-d")
     for name in ("run", "lib", "run/daemon.sock"):
         assert os.stat(engine.root / name).st_mode & 0o077 == 0, name
+
+
+def test_commands_meet_a_daemon_that_is_leaving(engine: Engine) -> None:
+    engine.write(FILE)
+    engine.run("up", "-d", "a")
+    for _ in range(4):
+        leaving = engine.popen("system", "shutdown")
+        assert engine.out("ps", "-q").strip()
+        leaving.communicate(timeout=30)
+    assert engine.state("alive-a-1") == "running"
