@@ -265,7 +265,7 @@ def test_readonly_bind_cannot_be_made_writable(lab: Lab, tmp_path: Path) -> None
 def test_ptrace_of_an_exec_from_inside(lab: Lab) -> None:
     """A process on its way in shows the container nothing of the host: no memory, no directories."""
     watcher = ("echo ready; while :; do for p in /proc/[0-9]*; do case $p in /proc/1) continue;; esac;"
-               " r=$(readlink $p/cwd 2>/dev/null); case $r in /root/*|/work/*|/tmp/pytest*) echo OUT $r;; esac;"
+               " r=$(readlink $p/cwd 2>/dev/null); case $r in /root/*|/home/*|/tmp/pytest*) echo OUT $r;; esac;"
                " head -c 1 $p/environ >/dev/null 2>&1; done; done")
     name = lab.start(lab.shell(watcher))
     for _ in range(5):
