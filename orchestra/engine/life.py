@@ -18,7 +18,7 @@ from orchestra.engine import bundle
 from orchestra.engine import ports as port_rules
 from orchestra.engine.container import Container, Joined, State
 from orchestra.engine.health import HealthTracker, effective_probe
-from orchestra.engine.hostfiles import host_resolv_conf, write_all
+from orchestra.engine.hostfiles import host_resolver, write_all
 from orchestra.engine.mounts import Record, prepare_bind, records
 from orchestra.engine.namespaces import joined, mode_of, shared_with
 from orchestra.engine.nets import Nets
@@ -35,6 +35,7 @@ from orchestra.volumes.manager import Volumes
 from orchestra.volumes.secrets import GrantedFile, Secrets
 
 LOST = 255
+REMOVING_ALL = "removing-all"  # a phase in the store: removal with the anonymous volumes
 
 
 class Life:
@@ -60,6 +61,8 @@ class Life:
         found = records(spec, container.image, others, warnings)
         container.probe = effective_probe(spec.service.healthcheck, container.image)
         container.state.health = "starting" if container.probe else ""
+        # recorded first: what an undone creation takes along (carried volumes are older and stay)
+        container.state.mounts = tuple(r for r in found if r["Type"] == "volume" and self._own(r))
         with ExitStack() as undo:
             self.parts.registry.add(container, "creating")
             undo.callback(self._forget, container)
@@ -131,6 +134,9 @@ class Life:
             if not record.get("NoCopy") and not record.get("Subpath"):
                 self.volumes.fill_from_image(name, layers, record["Destination"])
             record["Source"] = str(self.volumes.path(name))
+
+    def _own(self, record: Record) -> bool:
+        return bool(record.get("Anonymous")) and not self.volumes.exists(record["Name"])
 
     def _drop_volume(self, name: str) -> None:
         try:
@@ -314,12 +320,8 @@ class Life:
     def _write_etc(self, container: Container, endpoints: list[EndpointSpec]) -> None:
         service = container.spec.service
         hostname = self.parts.hostname(container)
-        host = host_resolv_conf()
-        settings = hosts.ResolverSettings(
-            tuple(host["nameserver"]), tuple(host["search"]), tuple(host["options"])
-        )
         resolver = hosts.container_resolver(
-            settings,
+            host_resolver(),
             embedded=bool(endpoints),
             dns=service.dns,
             search=service.dns_search,
@@ -468,25 +470,22 @@ class Life:
         with container.lock:
             if container.removed:
                 return
-            self.parts.store.set_container_phase(container.id, "removing")
-            self.finish_removal(container)
+            self.parts.store.set_container_phase(container.id, REMOVING_ALL if volumes else "removing")
+            self.finish_removal(container, volumes=volumes)
         self.parts.hub.publish("container", "destroy", container.id, container.event_attributes())
         container.notify()
-        if volumes:
-            for record in container.state.mounts:
-                if (
-                    record["Type"] == "volume"
-                    and record.get("Anonymous")
-                    and not self.volume_users(record["Name"])
-                ):
-                    self._drop_volume(record["Name"])
 
-    def finish_removal(self, container: Container) -> None:
-        """All of it, from whatever state it is in."""
+    def finish_removal(self, container: Container, *, volumes: bool) -> None:
+        """All of it, from whatever state it is in; ``volumes``: its anonymous ones, too."""
         self.clear(container)
         self._release(container)
         self.parts.sweeper.discard(self.parts.folder(container.id))
         shutil.rmtree(self.parts.bundle(container.id), ignore_errors=True)
+        if volumes:
+            for record in container.state.mounts:
+                if record["Type"] == "volume" and record.get("Anonymous"):
+                    if self.volume_users(record["Name"]) in ([], [container.name]):
+                        self._drop_volume(record["Name"])
         self.parts.registry.remove(container)
         if not any(other.group == container.group for other in self.parts.registry.all()):
             self.parts.shims.release(container.group)
@@ -527,4 +526,4 @@ def _log_files(text: str) -> int:
     return int(text or 1)
 
 
-__all__ = ["LOST", "Life"]
+__all__ = ["LOST", "REMOVING_ALL", "Life"]
