@@ -20,6 +20,7 @@ from orchestra.build.ignore import IgnoreRules
 from orchestra.build.problems import BuildError
 from orchestra.build.request import BuildRequest
 from orchestra.build.view import View
+from orchestra.images.tarsafe import Outside, altered, extract
 
 _GIT = re.compile(
     r"(?:git@|git://|ssh://git@|https?://[^#]+\.git(?:#|$)|https?://github\.com/[^/]+/[^/#]+(?:#|$))"
@@ -108,21 +109,19 @@ def _piped(stream: BinaryIO, scratch: Path) -> tuple[Path, str]:
 def unpack_tar(path: Path, root: Path) -> None:
     """Unpack an archive that may be hostile below ``root``."""
 
-    def checked(member: tarfile.TarInfo, destination: str) -> tarfile.TarInfo | None:
+    def unpack(archive: tarfile.TarFile, member: tarfile.TarInfo) -> None:
         if member.isdev():
-            return None
+            return
         if member.islnk():
             inside = posixpath.normpath(posixpath.join("/", member.linkname)).lstrip("/")
-            member = member.replace(linkname=inside, deep=False)
-            real = os.path.realpath(os.path.join(destination, inside))
-            if not real.startswith(os.path.realpath(destination) + "/"):
-                raise BuildError(f"the archive links {member.name[:100]!r} to a file outside of it")
-        return tarfile.tar_filter(member, destination)
+            member = altered(member, linkname=inside)
+        extract(archive, member, str(root))
 
     try:
         with tarfile.open(path) as archive:
-            archive.extractall(root, filter=checked)
-    except tarfile.FilterError as error:
+            for member in archive:
+                unpack(archive, member)
+    except Outside as error:
         raise BuildError(f"unsafe member in the archive: {error}") from None
     except tarfile.ReadError:
         raise

@@ -11,6 +11,7 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 from orchestra.errors import NotFoundError, OrchestraError
+from orchestra.images.tarsafe import Outside, altered, extract
 
 if TYPE_CHECKING:
     from orchestra.cli.context import Context
@@ -42,7 +43,7 @@ def copy_from(context: Context, ref: str, path: str, target: str, *, follow: boo
         problem: Exception | None = None
         try:
             _unpack(stream, path, target_path, archive=archive)
-        except (tarfile.TarError, OSError) as error:
+        except (tarfile.TarError, OSError, Outside) as error:
             problem = error
         while stream.read(1 << 16):
             pass
@@ -78,22 +79,15 @@ def _unpack(stream: Any, path: str, target: str, *, archive: bool) -> None:
             if not rest:
                 os.makedirs(target, exist_ok=True)
                 continue
-            member = member.replace(name="/".join(rest), deep=False)
+            member = altered(member, name="/".join(rest))
             if member.islnk():
                 linked = [part for part in member.linkname.split("/") if part not in ("", ".")]
-                member = member.replace(
-                    linkname="/".join(linked if into_directory and not contents_only else linked[1:]),
-                    deep=False,
-                )
+                wanted = linked if into_directory and not contents_only else linked[1:]
+                member = altered(member, linkname="/".join(wanted))
             os.makedirs(base, exist_ok=True)
-            keep = archive and os.geteuid() == 0
-            tar.extract(member, base, numeric_owner=True, filter="tar" if keep else _here)
-
-
-def _here(member: tarfile.TarInfo, path: str) -> tarfile.TarInfo | None:
-    """Without owners; links may point anywhere (they are only names), files never leave ``path``."""
-    filtered = tarfile.tar_filter(member, path)
-    return filtered.replace(uid=os.geteuid(), gid=os.getegid(), uname="", gname="", deep=False)
+            if not archive or os.geteuid() != 0:
+                member = altered(member, uid=os.geteuid(), gid=os.getegid(), uname="", gname="")
+            extract(tar, member, base)
 
 
 def copy_to(context: Context, source: str, ref: str, path: str, *, follow: bool, archive: bool) -> None:

@@ -16,6 +16,9 @@ from typing import Any
 from orchestra.linux import calls, fs
 from orchestra.linux import constants as k
 
+# the argument came with Python 3.11.4, and later versions want it; this process is inside the container
+TRUSTED: dict[str, Any] = {"filter": "fully_trusted"} if hasattr(tarfile, "fully_trusted_filter") else {}
+
 
 def main(fd: int) -> None:
     request = json.loads(sys.stdin.buffer.read())
@@ -165,7 +168,7 @@ def put(_root: int, request: dict[str, Any], fd: int) -> dict[str, Any]:
                 continue
             elif os.path.isdir(place) and not os.path.islink(place) and not member.isdir():
                 raise OSError(errno.EISDIR, f"cannot put a file in the place of the folder {place}")
-            tar.extract(member, folder, numeric_owner=True, filter="fully_trusted")
+            tar.extract(member, folder, numeric_owner=True, **TRUSTED)
         while stream.read(1 << 16):
             pass
     return {}

@@ -15,6 +15,8 @@ def snapshot(root: Path, *, times: bool = True, owners: bool = True) -> dict[str
     found: dict[str, tuple[Any, ...]] = {}
     groups: dict[tuple[int, int], str] = {}
     for folder, folders, files in os.walk(os.fsencode(root)):
+        folders.sort()
+        files.sort()
         for name in [b"."] * (folder == os.fsencode(root)) + folders + files:
             path = os.path.join(folder, name)
             relative = os.path.relpath(path, os.fsencode(root))
