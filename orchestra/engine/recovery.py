@@ -9,7 +9,7 @@ from typing import Any
 
 from orchestra.engine.container import Container
 from orchestra.engine.health import HealthTracker, effective_probe
-from orchestra.engine.life import LOST, Life
+from orchestra.engine.life import LOST, REMOVING_ALL, Life
 from orchestra.engine.nets import Nets
 from orchestra.engine.parts import Parts
 from orchestra.engine.registry import from_record
@@ -54,15 +54,10 @@ class Recovery:
 
     def _finish(self, container: Container, phase: str) -> None:
         """Undo a creation, complete a removal: both end with the container gone."""
-        anonymous = (
-            [r["Name"] for r in container.state.mounts if r.get("Anonymous")] if phase == "creating" else []
-        )
         try:
-            self.life.finish_removal(container)
-        except (OrchestraError, OSError):
-            return  # the next daemon tries again
-        for name in anonymous:
-            self.life._drop_volume(name)
+            self.life.finish_removal(container, volumes=phase in ("creating", REMOVING_ALL))
+        except (OrchestraError, OSError) as error:
+            print(f"{container.name}: {error}", flush=True)  # the next daemon tries again
 
     def _strays(self) -> None:
         """Directories of containers that no record knows."""
