@@ -15,6 +15,7 @@ import contextlib
 import json
 import os
 import signal
+import socket
 import sqlite3
 import subprocess
 import sys
@@ -51,7 +52,12 @@ def start_daemon(engine: Engine) -> None:
             env={**engine.environ, "ORCHESTRA_DAEMON": "1"}, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
         )  # fmt: skip
     threading.Thread(target=process.wait, daemon=True).start()
-    eventually(lambda: engine.run("ps", code=None).returncode == 0 and engine.daemon_pid() == process.pid, what="daemon with points")
+    eventually(lambda: engine.daemon_pid() == process.pid and _answers(paths.socket), what="daemon with points")
+
+
+def _answers(place: Path) -> bool:
+    with socket.socket(socket.AF_UNIX) as sock:
+        return sock.connect_ex(str(place)) == 0
 
 
 def arm(engine: Engine, kill: str, at: int = 0) -> None:
@@ -107,7 +113,7 @@ def leftovers(engine: Engine) -> list[str]:
     return found
 
 
-def wait_nothing_left(engine: Engine, seconds: float = 20.0) -> list[str]:
+def wait_nothing_left(engine: Engine, seconds: float = 10.0) -> list[str]:
     """The leftovers once there are none or the time is over. The daemon may have to leave for that (the
     firewall's table goes with it), so it is told to."""
     engine.run("system", "shutdown", code=None)
