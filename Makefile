@@ -40,7 +40,10 @@ test-integration: setup  ## real containers, networks, cgroups, registries
 test-vm: setup  ## the cgroup v2 tests in a virtual machine (QEMU)
 	sh tests/vm/run.sh
 
+test-faults: setup  ## kill -9 at every step of every command (long)
+	ORCHESTRA_FAULTS=all $(BIN)/pytest -q tests/scenarios/test_faults.py
+
 bench: setup  ## figures beside the peers that are installed
 	$(BIN)/python bench/run.py
 
-.PHONY: help setup demo check test test-unit test-integration test-vm bench
+.PHONY: help setup demo check test test-unit test-integration test-vm test-faults bench

@@ -76,7 +76,6 @@ def test_a_failed_start_leaves_nothing(engine: Engine, what: str) -> None:
             "services:\n"
             "  web:\n"
             "    image: busybox\n"
-            "    init: true\n"
             f"    {line}\n"
             + ("" if line.startswith("networks") else "    networks: [front]\n")
             + "networks: {front: {ipam: {config: [{subnet: 10.213.77.0/24}]}}}\n"
