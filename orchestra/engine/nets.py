@@ -28,6 +28,7 @@ from orchestra.store.records import LeaseRecord, NetworkRecord
 
 BUILTIN = ("host", "none")
 DEFAULT = "bridge"
+CREATING = "creating"  # in the record of a network whose links are being made
 
 
 class Nets:
@@ -45,7 +46,12 @@ class Nets:
         self._last: dict[str, str] = {}
         self._firewall = Batch(self._sync_firewall)
         self._ready: set[str] = set()
+        self._unfinished: list[NetworkSpec] = []
         for record in parts.store.networks():
+            if record.data.get(CREATING):
+                spec = {key: value for key, value in record.data.items() if key != CREATING}
+                self._unfinished.append(NetworkSpec.from_dict(spec))
+                continue
             self._specs[record.name] = NetworkSpec.from_dict(record.data)
             self._created[record.name] = record.created
         for lease in parts.store.leases():
@@ -69,18 +75,22 @@ class Nets:
                 network.attachable,
             )
             busy = [cidr for other in self._specs.values() for cidr in other.cidrs]
-            spec = self.host.create(
-                spec,
-                pools=network.ipam,
-                ipv4=network.enable_ipv4 is not False,
-                ipv6=bool(network.enable_ipv6),
-                busy=busy,
-            )
             created = self.parts.clock.now()
+            store = self.parts.store
+            # the intent first: a daemon that is killed now leaves no link that nobody knows
+            store.add_network(NetworkRecord(spec.id, spec.name, created, {**spec.to_dict(), CREATING: True}))
             try:
-                self.parts.store.add_network(NetworkRecord(spec.id, spec.name, created, spec.to_dict()))
+                spec = self.host.create(
+                    spec,
+                    pools=network.ipam,
+                    ipv4=network.enable_ipv4 is not False,
+                    ipv6=bool(network.enable_ipv6),
+                    busy=busy,
+                )
+                store.set_network_data(spec.id, spec.to_dict())
             except BaseException:
                 self.host.remove(spec)
+                store.remove_network(spec.id)
                 raise
             self._specs[spec.name], self._created[spec.name] = spec, created
             self._ready.add(spec.id)
@@ -101,11 +111,11 @@ class Nets:
                     f"network {spec.name} is in use by {', '.join(sorted(users))}",
                     hint="stop or disconnect these containers first",
                 )
+            self._ready.discard(spec.id)
+            self.host.remove(spec)  # before its record: killed in between, it can be removed again
             self.parts.store.remove_network(spec.id)
             del self._specs[spec.name]
             self._taken.pop(spec.id, None)
-            self._ready.discard(spec.id)
-            self.host.remove(spec)
         self._firewall.run()
         self.parts.hub.publish("network", "destroy", spec.id, {"name": spec.name, **spec.labels})
 
@@ -368,6 +378,10 @@ class Nets:
 
     def recover(self) -> None:
         """After a daemon's death: networks whose links are there are used on as they are."""
+        for spec in self._unfinished:  # a creation that was killed is undone
+            self.host.remove(spec)
+            self.parts.store.remove_network(spec.id)
+        self._unfinished.clear()
         with self._lock:
             for spec in self._specs.values():
                 if self.host.exists(spec):
