@@ -29,7 +29,7 @@ from orchestra.compose.interpolate import Interpolator, InvalidTemplate, Missing
 from orchestra.compose.options import LoadContext, LoadOptions
 from orchestra.compose.reader import parse
 from orchestra.compose.source import Source, read_source
-from orchestra.compose.tree import Mapping, Node, Origin, Path, Scalar, kind_name, scalar_text
+from orchestra.compose.tree import Mapping, Node, Origin, Path, Scalar, get, kind_name, scalar_text
 from orchestra.errors import Location
 
 if TYPE_CHECKING:
@@ -108,8 +108,13 @@ class Loader:
         self.context.project_name = self._name(around)
         around.environment["COMPOSE_PROJECT_NAME"] = self.context.project_name
         around.origins.setdefault("COMPOSE_PROJECT_NAME", ("project name",))
-        root = self.model(Application(sources, self.context, around.working_dir))
-        return self._finish(root, around)
+        try:
+            root = self.model(Application(sources, self.context, around.working_dir))
+            return self._finish(root, around)
+        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError):
+            _drop_consequences(self.problems)
+            self.problems.check()  # a step tripped over something that has been found wrong already
+            raise
 
     def _context(self, around: source.Surroundings) -> LoadContext:
         options = self.options
@@ -160,14 +165,14 @@ class Loader:
             root.set("services", Mapping({}, root.location, root.origin), root.location)
         if not options.no_normalize:
             normalize.names(root, context)
-            problems.check()
         services = profiles.services_of(root)
         for name in profiles.inactive(root, context.profiles, options.services):
             context.disabled[name] = "profile"
         active = {name for name in services.items if name not in context.disabled}
         if not options.no_consistency:
             check.references(root, active, context, problems)
-            problems.check()
+        _drop_consequences(problems)
+        problems.check()  # what was found since the schema is told together
         if options.services:
             chosen = profiles.select(root, active, options.services, problems,
                                      with_dependencies=not options.no_dependencies)
@@ -200,14 +205,17 @@ class Loader:
                 empty = False
         if empty:
             raise problems.fail("the compose file is empty", Location(application.sources[0].shown, 1, 1))
-        problems.check()
+        if application.chain:
+            problems.check()
         normalize.defaults(root, context)
         check.check(root, context, problems)
-        problems.check()
+        if application.chain:
+            problems.check()
         if not self.options.no_path_resolution or application.chain:
             normalize.resolve_paths(root, context)
         envfiles.resolve_bare(root, context)
-        problems.check()
+        if application.chain:
+            problems.check()
         return root
 
     def _origin(self, item: Source, application: Application) -> Origin:
@@ -255,14 +263,14 @@ class Loader:
         validate.validate(root, problems)
         if known:  # a value that failed before the schema saw it is reported once
             problems.items[before:] = [p for p in problems.items[before:] if p.location not in known]
-        problems.check()
+        if not _prune(root, problems.items[before:]):
+            problems.check()
         if "version" in root.items:
             problems.warn("the attribute version is obsolete and ignored",
                           root.key_location("version"), "version", hint="remove it")
             root.pop("version")
         bounds.check(root, problems)
         normalize.canonical(root, context)
-        problems.check()
         merge.unique(root)
 
     # -- files reached by extends --------------------------------------------------------------
@@ -299,6 +307,37 @@ class Loader:
                                 os.path.relpath(folder, application.folder))
         normalize.resolve_paths(root, context.at(base))
         return Frame(path, item.shown, folder, services, tags)
+
+
+def _drop_consequences(problems: Problems) -> None:
+    """Errors that only follow from an earlier one: at the same place, or about the whole of something
+    that an attribute was taken out of."""
+    kept: list[Problem] = []
+    for problem in problems.items:
+        if problem.severity == "error" and any(
+            other.severity == "error"
+            and (other.location == problem.location or (problem.path and other.path.startswith(f"{problem.path}.")))
+            for other in kept
+        ):
+            continue
+        kept.append(problem)
+    problems.items[:] = kept
+
+
+def _prune(root: Mapping, found: list[Problem]) -> bool:
+    """Take the attributes with errors out of the tree, so that the later steps can look at the rest and
+    all problems are told at once. False when an error is about more than an attribute of something."""
+    for problem in found:
+        if problem.severity != "error":
+            continue
+        parts = problem.path.replace("[", ".[").split(".") if problem.path else []
+        if len(parts) < 3:
+            return False
+        holder = get(root, tuple(parts[:2]))
+        if not isinstance(holder, Mapping) or parts[2] not in holder.items:
+            return False
+        holder.pop(parts[2])
+    return True
 
 
 def _may_have_tags(text: str) -> bool:

@@ -20,7 +20,7 @@ PAIRS = st.dictionaries(WORD, st.none() | WORD | NUMBER | st.booleans(), max_siz
     st.tuples(WORD, WORD).map("=".join), max_size=3, unique=True)
 SIZE = NUMBER | st.sampled_from(["1g", "1.5m", "64KiB", "-1", "5x"])
 TIME = st.sampled_from(["1s", "90s", "1h30m", "2d", "250ms", "0s", "10"])
-PORT = st.sampled_from(["80", "8080:80", "127.0.0.1::80", "1-2:3-4/udp", "[::1]:80:80", "x", "8000-8009:80"]) | NUMBER
+PORT = st.sampled_from(["80", "8080:80", "127.0.0.1::80", "1-2:3-4/udp", "[::1]:80:80", "x", "8000-8009:80"]) | st.integers(1, 65535)
 MOUNT = st.sampled_from(["/x", "./a:/b", "vv:/v:ro", "~/h:/h", "/a:/b:z,rshared", ":/x", "vv:/n:nocopy"])
 FIELDS: dict[str, st.SearchStrategy[Any]] = {
     "image": st.sampled_from(["x", "a/b:1"]), "build": st.sampled_from([".", {}, {"context": "./d", "args": {"A": 1}}]),
