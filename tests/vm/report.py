@@ -27,7 +27,8 @@ def main() -> int:
     parser.add_argument("--write", type=Path)
     options = parser.parse_args()
     tests = [json.loads(line) for line in text(options.out / "results").splitlines()]
-    print(f"virtual machine: {text(options.out / 'kernel').splitlines()[:1]}, {summary(tests)}, {options.seconds} s")
+    kernel = (text(options.out / "kernel").splitlines() or ["no kernel"])[0]
+    print(f"virtual machine: {kernel}, {summary(tests)}, {options.seconds} s")
     if options.write:
         options.write.parent.mkdir(parents=True, exist_ok=True)
         options.write.write_text(page(options, tests), encoding="utf-8")
