@@ -20,7 +20,7 @@ from orchestra.errors import OrchestraError
 if TYPE_CHECKING:
     from orchestra.paths import Paths
 
-PATIENCE = 20.0  # seconds for a daemon to come up
+PATIENCE = 60.0  # seconds for a daemon to come up
 
 OnProgress = Callable[[dict[str, Any]], None]
 
