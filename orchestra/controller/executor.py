@@ -56,6 +56,7 @@ class Executor:
         self._carried: dict[str, dict[str, str]] = {}
         self._made: dict[str, str] = {}  # container name → id, created here and not yet running
         self._networks: list[str] = []
+        self._warned: set[tuple[str, str]] = set()
         self._lock = threading.Lock()
         self._handlers: dict[Kind, Callable[[Action], None]] = {
             Kind.CREATE_NETWORK: self._create_network,
@@ -181,8 +182,7 @@ class Executor:
             raise self._placed(error, f"services.{service.name}") from error
         with self._lock:
             self._made[action.target] = info.id
-        for warning in info.warnings:
-            self._tell(f"Container {action.target}", "Warning", Status.WARNING, warning)
+        self._warn(action.target, info)
         self._tell(f"Container {action.target}", words[1], Status.DONE)
 
     def _start(self, action: Action) -> None:
@@ -195,9 +195,19 @@ class Executor:
             raise self._placed(error, f"services.{service.name}") from error
         with self._lock:
             self._made.pop(action.target, None)
+        info = self._info(action.container or action.target)
+        if info is not None:
+            self._warn(action.target, info)
         for hook in service.post_start:
             run_hook(self.backend, action.target, hook, service, "post_start")
         self._tell(f"Container {action.target}", "Started", Status.DONE)
+
+    def _warn(self, target: str, info: ContainerInfo) -> None:
+        """Each warning of a container once."""
+        for warning in info.warnings:
+            if (target, warning) not in self._warned:
+                self._warned.add((target, warning))
+                self._tell("", f"{target}: {warning}", Status.WARNING)
 
     def _unpause(self, action: Action) -> None:
         self.backend.unpause(action.container)
