@@ -24,7 +24,7 @@ demo:  ## install, bring the quickstart example up, look at it, take it down
 
 check: setup  ## ruff, mypy, layers
 	$(BIN)/ruff check .
-
+	$(BIN)/ruff format --check orchestra
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 

@@ -47,7 +47,9 @@ class NetworkUse:
     network: str
     attachment: NetworkAttachment = field(default_factory=NetworkAttachment)
     aliases: tuple[str, ...] = ()  # service name, container name's aliases, attachment.aliases …
-    links: Mapping[str, str] = field(default_factory=dict)  # alias → container or service name, seen by this container only
+    links: Mapping[str, str] = field(
+        default_factory=dict
+    )  # alias → container or service name, seen by this container only
 
 
 @dataclass(frozen=True, slots=True)
@@ -260,11 +262,22 @@ class Backend(Protocol):
     def export(self, ref: str, fd: int) -> None: ...
     def changes(self, ref: str) -> list[tuple[str, str]]: ...
     def commit(
-        self, ref: str, name: str, *, author: str = "", message: str = "", changes: tuple[str, ...] = (), pause: bool = True
+        self,
+        ref: str,
+        name: str,
+        *,
+        author: str = "",
+        message: str = "",
+        changes: tuple[str, ...] = (),
+        pause: bool = True,
     ) -> str: ...
 
     def events(
-        self, *, since: float | None = None, until: float | None = None, stop: Callable[[], bool] | None = None
+        self,
+        *,
+        since: float | None = None,
+        until: float | None = None,
+        stop: Callable[[], bool] | None = None,
     ) -> Iterator[Event]:
         """Past events since ``since`` (when given), then live ones until ``until`` or ``stop`` says so
         (asked at least every 200 ms)."""

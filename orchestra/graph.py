@@ -82,7 +82,9 @@ def _links(service: Service) -> Iterable[Link]:
         yield Link(own, Thing("network", name))
     for mount in service.volumes:
         if mount.type in ("volume", "cluster") and mount.source:
-            yield Link(own, Thing("volume", mount.source), f"{mount.target}{':ro' if mount.read_only else ''}")
+            yield Link(
+                own, Thing("volume", mount.source), f"{mount.target}{':ro' if mount.read_only else ''}"
+            )
     for kind, grants in (("secret", service.secrets), ("config", service.configs)):
         for grant in grants:
             yield Link(own, Thing(kind, grant.source), grant.target)
@@ -104,8 +106,14 @@ def graph(project: Project) -> nx.DiGraph[Thing]:
 
 
 def _sections(project: Project) -> tuple[tuple[str, Mapping[str, Any]], ...]:
-    return (("service", project.services), ("network", project.networks), ("volume", project.volumes),
-            ("secret", project.secrets), ("config", project.configs), ("model", project.models))
+    return (
+        ("service", project.services),
+        ("network", project.networks),
+        ("volume", project.volumes),
+        ("secret", project.secrets),
+        ("config", project.configs),
+        ("model", project.models),
+    )
 
 
 def services(project: Project) -> nx.DiGraph[str]:
@@ -178,7 +186,9 @@ def drawing(project: Project) -> Drawing:
         notes[Thing("service", name)] = " ".join(fact for fact in facts if fact)
     for kind, items in _sections(project)[1:]:
         for name, item in items.items():
-            notes[Thing(kind, name)] = "external" if getattr(item, "external", False) else getattr(item, "driver", "")
+            notes[Thing(kind, name)] = (
+                "external" if getattr(item, "external", False) else getattr(item, "driver", "")
+            )
     edges = tuple(link for link in links(project) if made.has_edge(link.source, link.target))
     return Drawing(project.name, tuple(sorted(made.nodes, key=_place)), edges, start_order(project), notes)
 

@@ -91,8 +91,17 @@ class Paths:
 
     def make(self) -> None:
         """Create the directories, private to their owner."""
-        for folder in (self.lib, self.run, self.images, self.containers, self.volumes, self.builds,
-                       self.shims, self.bundles, self.mountpoint):
+        for folder in (
+            self.lib,
+            self.run,
+            self.images,
+            self.containers,
+            self.volumes,
+            self.builds,
+            self.shims,
+            self.bundles,
+            self.mountpoint,
+        ):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         for folder in (self.lib, self.run):  # made by ``parents`` with the usual mode
             if folder.stat().st_mode & 0o077:

@@ -66,7 +66,9 @@ class Client:
             if heard or attempt == 2:
                 return  # not a word came: that daemon was just leaving, the next one answers
 
-    def _stream(self, op: str, args: dict[str, Any] | None, fds: list[int], *, start: bool) -> Iterator[tuple[str, Any]]:
+    def _stream(
+        self, op: str, args: dict[str, Any] | None, fds: list[int], *, start: bool
+    ) -> Iterator[tuple[str, Any]]:
         wire = self.open(op, args, fds=fds, start=start)
         try:
             while True:

@@ -42,13 +42,22 @@ def bind(tree: MappingNode, ctx: LoadContext) -> Project:
             disabled[name] = service(name, plain(node), ctx)
     environment = dict(ctx.environment)
     return Project(
-        name=ctx.project_name, working_dir=ctx.working_dir, files=tuple(ctx.files), env_files=tuple(ctx.env_files),
-        profiles=tuple(ctx.profiles), services=active, disabled=disabled,
-        networks=_section(tree, "networks", _network, ctx), volumes=_section(tree, "volumes", _volume, ctx),
-        secrets=_section(tree, "secrets", _file_source, ctx), configs=_section(tree, "configs", _file_source, ctx),
+        name=ctx.project_name,
+        working_dir=ctx.working_dir,
+        files=tuple(ctx.files),
+        env_files=tuple(ctx.env_files),
+        profiles=tuple(ctx.profiles),
+        services=active,
+        disabled=disabled,
+        networks=_section(tree, "networks", _network, ctx),
+        volumes=_section(tree, "volumes", _volume, ctx),
+        secrets=_section(tree, "secrets", _file_source, ctx),
+        configs=_section(tree, "configs", _file_source, ctx),
         models=_section(tree, "models", _model, ctx),
         extensions={key: plain(node) for key, node in tree.items.items() if key.startswith("x-")},
-        environment=environment, locations=_locations(tree, active))
+        environment=environment,
+        locations=_locations(tree, active),
+    )
 
 
 def service(name: str, data: dict[str, Any], ctx: LoadContext) -> Service:
@@ -59,8 +68,12 @@ def service(name: str, data: dict[str, Any], ctx: LoadContext) -> Service:
     return bind_service.service(name, full, shown)
 
 
-def _section(tree: MappingNode, section: str, make: Callable[[str, str, dict[str, Any], dict[str, Any], LoadContext], Made],
-             ctx: LoadContext) -> Mapping[str, Made]:
+def _section(
+    tree: MappingNode,
+    section: str,
+    make: Callable[[str, str, dict[str, Any], dict[str, Any], LoadContext], Made],
+    ctx: LoadContext,
+) -> Mapping[str, Made]:
     found = mapping(tree, section)
     made: dict[str, Made] = {}
     for key in sorted(found.items) if found else ():
@@ -77,18 +90,36 @@ def extensions(data: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in data.items() if key.startswith("x-")}
 
 
-def _network(section: str, key: str, data: dict[str, Any], shown: dict[str, Any], ctx: LoadContext) -> Network:
+def _network(
+    section: str, key: str, data: dict[str, Any], shown: dict[str, Any], ctx: LoadContext
+) -> Network:
     ipam = data.get("ipam") or {}
-    pools = tuple(IpamPool(subnet=pool.get("subnet", ""), ip_range=pool.get("ip_range", ""),
-                           gateway=pool.get("gateway", ""), aux_addresses=pool.get("aux_addresses", {}))
-                  for pool in ipam.get("config", ()))
+    pools = tuple(
+        IpamPool(
+            subnet=pool.get("subnet", ""),
+            ip_range=pool.get("ip_range", ""),
+            gateway=pool.get("gateway", ""),
+            aux_addresses=pool.get("aux_addresses", {}),
+        )
+        for pool in ipam.get("config", ())
+    )
     return Network(
-        key=key, name=data.get("name") or key, driver=data.get("driver", ""), driver_opts=data.get("driver_opts", {}),
-        ipam_driver=ipam.get("driver", ""), ipam=pools, ipam_options=ipam.get("options", {}),
-        external=data.get("external") is True, internal=data.get("internal") is True,
-        attachable=data.get("attachable") is True, enable_ipv4=_maybe(data.get("enable_ipv4")),
-        enable_ipv6=_maybe(data.get("enable_ipv6")), labels=data.get("labels", {}), extensions=extensions(data),
-        canonical=shown)
+        key=key,
+        name=data.get("name") or key,
+        driver=data.get("driver", ""),
+        driver_opts=data.get("driver_opts", {}),
+        ipam_driver=ipam.get("driver", ""),
+        ipam=pools,
+        ipam_options=ipam.get("options", {}),
+        external=data.get("external") is True,
+        internal=data.get("internal") is True,
+        attachable=data.get("attachable") is True,
+        enable_ipv4=_maybe(data.get("enable_ipv4")),
+        enable_ipv6=_maybe(data.get("enable_ipv6")),
+        labels=data.get("labels", {}),
+        extensions=extensions(data),
+        canonical=shown,
+    )
 
 
 def _maybe(value: Any) -> bool | None:
@@ -97,27 +128,51 @@ def _maybe(value: Any) -> bool | None:
 
 def _volume(section: str, key: str, data: dict[str, Any], shown: dict[str, Any], ctx: LoadContext) -> Volume:
     return Volume(
-        key=key, name=data.get("name") or key, driver=data.get("driver", ""), driver_opts=data.get("driver_opts", {}),
-        external=data.get("external") is True, labels=data.get("labels", {}), extensions=extensions(data), canonical=shown)
+        key=key,
+        name=data.get("name") or key,
+        driver=data.get("driver", ""),
+        driver_opts=data.get("driver_opts", {}),
+        external=data.get("external") is True,
+        labels=data.get("labels", {}),
+        extensions=extensions(data),
+        canonical=shown,
+    )
 
 
-def _file_source(section: str, key: str, data: dict[str, Any], shown: dict[str, Any], ctx: LoadContext) -> FileSource:
+def _file_source(
+    section: str, key: str, data: dict[str, Any], shown: dict[str, Any], ctx: LoadContext
+) -> FileSource:
     variable = data.get("environment", "")
     value = ctx.file_values.get((section, key))
     if value is None and variable:
         value = ctx.environment.get(variable)
     return FileSource(
-        key=key, name=data.get("name") or key, file=data.get("file", ""), environment=variable,
-        content=data.get("content"), value=value, external=data.get("external") is True, labels=data.get("labels", {}),
-        driver=data.get("driver", ""), driver_opts=data.get("driver_opts", {}),
-        template_driver=data.get("template_driver", ""), extensions=extensions(data), canonical=shown)
+        key=key,
+        name=data.get("name") or key,
+        file=data.get("file", ""),
+        environment=variable,
+        content=data.get("content"),
+        value=value,
+        external=data.get("external") is True,
+        labels=data.get("labels", {}),
+        driver=data.get("driver", ""),
+        driver_opts=data.get("driver_opts", {}),
+        template_driver=data.get("template_driver", ""),
+        extensions=extensions(data),
+        canonical=shown,
+    )
 
 
 def _model(section: str, key: str, data: dict[str, Any], shown: dict[str, Any], ctx: LoadContext) -> Model:
     size = data.get("context_size")
-    return Model(key=key, name=data.get("name") or key, model=data.get("model", ""),
-                 context_size=size if isinstance(size, int) else None,
-                 runtime_flags=tuple(data.get("runtime_flags", ())), canonical=shown)
+    return Model(
+        key=key,
+        name=data.get("name") or key,
+        model=data.get("model", ""),
+        context_size=size if isinstance(size, int) else None,
+        runtime_flags=tuple(data.get("runtime_flags", ())),
+        canonical=shown,
+    )
 
 
 def _locations(tree: MappingNode, active: Mapping[str, Service]) -> dict[str, tuple[str, int, int]]:
@@ -142,7 +197,7 @@ def _locations(tree: MappingNode, active: Mapping[str, Service]) -> dict[str, tu
                     _note(found, f"{path}[{index}]", item)
     for section in ("networks", "volumes", "secrets", "configs"):
         items = mapping(tree, section)
-        for key, item in (items.items.items() if items else ()):
+        for key, item in items.items.items() if items else ():
             _note(found, f"{section}.{key}", item)
     return found
 

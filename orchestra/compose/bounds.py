@@ -15,7 +15,7 @@ def check(root: Mapping, problems: Problems) -> None:
     """Record an error when the port ranges of the project expand beyond :data:`MAX_PORTS`."""
     services = mapping(root, "services")
     total = 0
-    for name, service in (services.items.items() if services else ()):
+    for name, service in services.items.items() if services else ():
         ports = service.items.get("ports") if isinstance(service, Mapping) else None
         for item in ports.items if isinstance(ports, Sequence) else ():
             if not isinstance(item, Scalar) or not isinstance(item.value, str) or "-" not in item.value:
@@ -25,4 +25,6 @@ def check(root: Mapping, problems: Problems) -> None:
             if match is not None:
                 total += max(1, int(match[2]) - int(match[1]) + 1)
             if total > MAX_PORTS:
-                raise problems.fail(f"more than {MAX_PORTS:,} ports", item.location, ("services", name, "ports"))
+                raise problems.fail(
+                    f"more than {MAX_PORTS:,} ports", item.location, ("services", name, "ports")
+                )

@@ -57,7 +57,13 @@ def _size(value: Any) -> str:
 def text(value: Any, strict: Strict) -> Any:
     if value is None or value == "":
         return NOTHING
-    return value if isinstance(value, str) else scalar_text(value) if not isinstance(value, dict | list) else value
+    return (
+        value
+        if isinstance(value, str)
+        else scalar_text(value)
+        if not isinstance(value, dict | list)
+        else value
+    )
 
 
 def kept_text(value: Any, strict: Strict) -> Any:
@@ -82,16 +88,21 @@ def texts(value: Any, strict: Strict) -> Any:
     if value is None or value == []:
         return NOTHING
     if isinstance(value, list):
-        return [item if isinstance(item, str) else scalar_text(item) if not isinstance(item, dict) else item
-                for item in value]
+        return [
+            item if isinstance(item, str) else scalar_text(item) if not isinstance(item, dict) else item
+            for item in value
+        ]
     return [scalar_text(value)] if not isinstance(value, dict) else value
 
 
 def string_map(value: Any, strict: Strict) -> Any:
     """List or map as a map of texts, sorted."""
     found = pairs(value)
-    return {key: scalar_text(item) if not isinstance(item, str) else item for key, item in sorted(found.items())
-            } if found else NOTHING
+    return (
+        {key: scalar_text(item) if not isinstance(item, str) else item for key, item in sorted(found.items())}
+        if found
+        else NOTHING
+    )
 
 
 def options_map(value: Any, strict: Strict) -> Any:
@@ -102,8 +113,14 @@ def options_map(value: Any, strict: Strict) -> Any:
 def environment(value: Any, strict: Strict) -> Any:
     """As :func:`string_map`, but a key without value stays null."""
     found = pairs(value)
-    return {key: item if item is None or isinstance(item, str) else scalar_text(item)
-            for key, item in sorted(found.items())} if found else NOTHING
+    return (
+        {
+            key: item if item is None or isinstance(item, str) else scalar_text(item)
+            for key, item in sorted(found.items())
+        }
+        if found
+        else NOTHING
+    )
 
 
 def resolved(value: Any, strict: Strict) -> Any:
@@ -187,8 +204,11 @@ def raw(value: Any, strict: Strict) -> Any:
 def ulimits(value: Any, strict: Strict) -> Any:
     if not isinstance(value, dict):
         return NOTHING
-    found = {key: _ULIMIT(item, strict) if isinstance(item, dict) else kept_integer(item, strict)
-             for key, item in sorted(value.items()) if not key.startswith("x-")}
+    found = {
+        key: _ULIMIT(item, strict) if isinstance(item, dict) else kept_integer(item, strict)
+        for key, item in sorted(value.items())
+        if not key.startswith("x-")
+    }
     return found or NOTHING
 
 
@@ -198,8 +218,13 @@ def provider_options(value: Any, strict: Strict) -> Any:
     return {key: texts(item, strict) for key, item in sorted(value.items())} or NOTHING
 
 
-def struct(fields: dict[str, Convert], *, extensions: bool = True, keep_empty: bool = True,
-           always: dict[str, Any] | None = None) -> Convert:
+def struct(
+    fields: dict[str, Convert],
+    *,
+    extensions: bool = True,
+    keep_empty: bool = True,
+    always: dict[str, Any] | None = None,
+) -> Convert:
     """A structure; ``always`` are the attributes that the JSON form shows even when empty."""
     order = {key: place for place, key in enumerate(fields)}
     last = len(order)
@@ -259,15 +284,35 @@ def keyed(item: Convert) -> Convert:
 
 
 _ULIMIT = struct({"single": integer, "soft": integer, "hard": integer})
-_RATE = struct({"path": text, "rate": _guarded(lambda v: str(units.size(v)), keep_zero=False)}, extensions=False)
+_RATE = struct(
+    {"path": text, "rate": _guarded(lambda v: str(units.size(v)), keep_zero=False)}, extensions=False
+)
 _WEIGHT = struct({"path": text, "weight": integer}, extensions=False)
 _GRANT = struct({"source": text, "target": text, "uid": text, "gid": text, "mode": octal})
-_HOOK = struct({"command": kept_command, "image": text, "user": text, "privileged": flag, "working_dir": text,
-                "environment": environment, "per_replica": flag})
-_DEVICE_REQUEST = struct({"capabilities": texts, "driver": text, "count": count, "device_ids": texts,
-                          "options": string_map})
-_UPDATE = struct({"parallelism": kept_integer, "delay": duration, "failure_action": text, "monitor": duration,
-                  "max_failure_ratio": number, "order": text})
+_HOOK = struct(
+    {
+        "command": kept_command,
+        "image": text,
+        "user": text,
+        "privileged": flag,
+        "working_dir": text,
+        "environment": environment,
+        "per_replica": flag,
+    }
+)
+_DEVICE_REQUEST = struct(
+    {"capabilities": texts, "driver": text, "count": count, "device_ids": texts, "options": string_map}
+)
+_UPDATE = struct(
+    {
+        "parallelism": kept_integer,
+        "delay": duration,
+        "failure_action": text,
+        "monitor": duration,
+        "max_failure_ratio": number,
+        "order": text,
+    }
+)
 
 
 def _only_set(value: Any, strict: Strict) -> Any:
@@ -280,73 +325,243 @@ def _only_set(value: Any, strict: Strict) -> Any:
     return found
 
 
-_LIMITS = struct({"cpus": number, "memory": size, "pids": integer, "devices": each(_DEVICE_REQUEST),
-                  "generic_resources": each(struct({"discrete_resource_spec": struct({"kind": text, "value": integer})}))})
-_BUILD = struct({
-    "context": text, "dockerfile": text, "dockerfile_inline": text, "entitlements": texts, "args": resolved,
-    "provenance": text, "sbom": text, "ssh": ssh, "labels": string_map, "cache_from": texts, "cache_to": texts,
-    "no_cache": flag, "no_cache_filter": texts, "additional_contexts": string_map, "pull": flag, "extra_hosts": hosts,
-    "isolation": text, "network": text, "target": text, "secrets": each(_GRANT), "shm_size": size, "tags": texts,
-    "ulimits": ulimits, "platforms": texts, "privileged": flag,
-})
-_DEPLOY = struct({
-    "mode": text, "replicas": kept_integer, "labels": string_map, "update_config": _only_set,
-    "rollback_config": _only_set,
-    "resources": struct({"limits": _LIMITS, "reservations": _LIMITS}, keep_empty=False),
-    "restart_policy": struct({"condition": text, "delay": duration, "max_attempts": kept_integer, "window": duration}),
-    "placement": struct({"constraints": texts, "preferences": each(struct({"spread": text})),
-                         "max_replicas_per_node": integer}, keep_empty=False),
-    "endpoint_mode": text,
-}, always={"resources": {}, "placement": {}})
-_WATCH = struct({"path": text, "action": text, "target": text, "exec": struct({
-    "command": kept_command, "user": text, "privileged": flag, "working_dir": text, "environment": environment}),
-    "include": texts, "ignore": texts, "initial_sync": flag})
-_MOUNT = struct({
-    "type": text, "source": text, "target": text, "read_only": flag, "consistency": text,
-    "bind": struct({"selinux": text, "propagation": text, "create_host_path": kept_flag, "recursive": text}),
-    "volume": struct({"labels": string_map, "nocopy": flag, "subpath": text}),
-    "tmpfs": struct({"size": size, "mode": mode}), "image": struct({"subpath": text}),
-})
-_PORT = struct({"name": text, "mode": text, "host_ip": text, "target": integer, "published": text,
-                "protocol": text, "app_protocol": text})
-_ATTACHMENT = struct({
-    "aliases": texts, "driver_opts": string_map, "gw_priority": integer, "interface_name": text, "ipv4_address": text,
-    "ipv6_address": text, "link_local_ips": texts, "mac_address": text, "priority": integer})
+_LIMITS = struct(
+    {
+        "cpus": number,
+        "memory": size,
+        "pids": integer,
+        "devices": each(_DEVICE_REQUEST),
+        "generic_resources": each(
+            struct({"discrete_resource_spec": struct({"kind": text, "value": integer})})
+        ),
+    }
+)
+_BUILD = struct(
+    {
+        "context": text,
+        "dockerfile": text,
+        "dockerfile_inline": text,
+        "entitlements": texts,
+        "args": resolved,
+        "provenance": text,
+        "sbom": text,
+        "ssh": ssh,
+        "labels": string_map,
+        "cache_from": texts,
+        "cache_to": texts,
+        "no_cache": flag,
+        "no_cache_filter": texts,
+        "additional_contexts": string_map,
+        "pull": flag,
+        "extra_hosts": hosts,
+        "isolation": text,
+        "network": text,
+        "target": text,
+        "secrets": each(_GRANT),
+        "shm_size": size,
+        "tags": texts,
+        "ulimits": ulimits,
+        "platforms": texts,
+        "privileged": flag,
+    }
+)
+_DEPLOY = struct(
+    {
+        "mode": text,
+        "replicas": kept_integer,
+        "labels": string_map,
+        "update_config": _only_set,
+        "rollback_config": _only_set,
+        "resources": struct({"limits": _LIMITS, "reservations": _LIMITS}, keep_empty=False),
+        "restart_policy": struct(
+            {"condition": text, "delay": duration, "max_attempts": kept_integer, "window": duration}
+        ),
+        "placement": struct(
+            {
+                "constraints": texts,
+                "preferences": each(struct({"spread": text})),
+                "max_replicas_per_node": integer,
+            },
+            keep_empty=False,
+        ),
+        "endpoint_mode": text,
+    },
+    always={"resources": {}, "placement": {}},
+)
+_WATCH = struct(
+    {
+        "path": text,
+        "action": text,
+        "target": text,
+        "exec": struct(
+            {
+                "command": kept_command,
+                "user": text,
+                "privileged": flag,
+                "working_dir": text,
+                "environment": environment,
+            }
+        ),
+        "include": texts,
+        "ignore": texts,
+        "initial_sync": flag,
+    }
+)
+_MOUNT = struct(
+    {
+        "type": text,
+        "source": text,
+        "target": text,
+        "read_only": flag,
+        "consistency": text,
+        "bind": struct(
+            {"selinux": text, "propagation": text, "create_host_path": kept_flag, "recursive": text}
+        ),
+        "volume": struct({"labels": string_map, "nocopy": flag, "subpath": text}),
+        "tmpfs": struct({"size": size, "mode": mode}),
+        "image": struct({"subpath": text}),
+    }
+)
+_PORT = struct(
+    {
+        "name": text,
+        "mode": text,
+        "host_ip": text,
+        "target": integer,
+        "published": text,
+        "protocol": text,
+        "app_protocol": text,
+    }
+)
+_ATTACHMENT = struct(
+    {
+        "aliases": texts,
+        "driver_opts": string_map,
+        "gw_priority": integer,
+        "interface_name": text,
+        "ipv4_address": text,
+        "ipv6_address": text,
+        "link_local_ips": texts,
+        "mac_address": text,
+        "priority": integer,
+    }
+)
 _DEPENDENCY = struct({"condition": text, "restart": flag, "required": kept_flag})
-_HEALTH = struct({"test": health_test, "timeout": duration, "interval": duration, "retries": kept_integer,
-                  "start_period": duration, "start_interval": duration, "disable": flag})
+_HEALTH = struct(
+    {
+        "test": health_test,
+        "timeout": duration,
+        "interval": duration,
+        "retries": kept_integer,
+        "start_period": duration,
+        "start_interval": duration,
+        "disable": flag,
+    }
+)
 
 SERVICE: dict[str, Convert] = {
-    "profiles": texts, "annotations": string_map, "attach": kept_flag, "build": _BUILD,
+    "profiles": texts,
+    "annotations": string_map,
+    "attach": kept_flag,
+    "build": _BUILD,
     "develop": struct({"watch": each(_WATCH)}),
-    "blkio_config": struct({
-        "weight": integer, "weight_device": each(_WEIGHT), "device_read_bps": each(_RATE), "device_read_iops": each(_RATE),
-        "device_write_bps": each(_RATE), "device_write_iops": each(_RATE)}, extensions=False),
-    "cap_add": texts, "cap_drop": texts, "cgroup_parent": text, "cgroup": text, "cpu_count": integer,
-    "cpu_percent": number, "cpu_period": integer, "cpu_quota": integer,
+    "blkio_config": struct(
+        {
+            "weight": integer,
+            "weight_device": each(_WEIGHT),
+            "device_read_bps": each(_RATE),
+            "device_read_iops": each(_RATE),
+            "device_write_bps": each(_RATE),
+            "device_write_iops": each(_RATE),
+        },
+        extensions=False,
+    ),
+    "cap_add": texts,
+    "cap_drop": texts,
+    "cgroup_parent": text,
+    "cgroup": text,
+    "cpu_count": integer,
+    "cpu_percent": number,
+    "cpu_period": integer,
+    "cpu_quota": integer,
     "cpu_rt_period": _guarded(lambda v: realtime(v), keep_zero=False),
     "cpu_rt_runtime": _guarded(lambda v: realtime(v), keep_zero=False),
-    "cpus": number, "cpuset": text, "cpu_shares": integer, "command": command, "configs": each(_GRANT),
-    "container_name": text, "credential_spec": struct({"config": text, "file": text, "registry": text}),
-    "depends_on": keyed(_DEPENDENCY), "deploy": _DEPLOY, "device_cgroup_rules": texts,
-    "devices": each(struct({"source": text, "target": text, "permissions": text})), "dns": texts, "dns_opt": texts,
-    "dns_search": texts, "domainname": text, "entrypoint": command,
-    "provider": struct({"type": text, "options": provider_options}), "environment": environment,
-    "env_file": each(struct({"path": text, "required": kept_flag, "format": text})), "expose": texts,
-    "external_links": texts, "extra_hosts": hosts, "group_add": texts, "gpus": each(_DEVICE_REQUEST), "hostname": text,
-    "healthcheck": _HEALTH, "image": text, "init": kept_flag, "ipc": text, "isolation": text, "labels": string_map,
-    "label_file": texts, "links": texts,
-    "logging": struct({"driver": text, "options": string_map}), "mem_limit": size, "mem_reservation": size,
-    "memswap_limit": size, "mem_swappiness": size, "mac_address": text,
-    "models": keyed(struct({"endpoint_var": text, "model_var": text})), "network_mode": text,
-    "networks": keyed(_ATTACHMENT), "oom_kill_disable": flag, "oom_score_adj": integer, "pid": text,
-    "pids_limit": integer, "platform": text, "ports": each(_PORT), "privileged": flag, "pull_policy": text,
-    "pull_refresh_after": text, "read_only": flag, "restart": text, "runtime": text, "scale": kept_integer,
-    "secrets": each(_GRANT), "security_opt": texts, "shm_size": size, "stdin_open": flag,
-    "stop_grace_period": duration, "stop_signal": text, "storage_opt": string_map, "sysctls": string_map, "tmpfs": texts,
-    "tty": flag, "ulimits": ulimits, "use_api_socket": flag, "user": text, "userns_mode": text, "uts": text,
-    "volumes": each(_MOUNT), "volumes_from": texts, "working_dir": text, "pre_start": each(_HOOK),
-    "post_start": each(_HOOK), "pre_stop": each(_HOOK),
+    "cpus": number,
+    "cpuset": text,
+    "cpu_shares": integer,
+    "command": command,
+    "configs": each(_GRANT),
+    "container_name": text,
+    "credential_spec": struct({"config": text, "file": text, "registry": text}),
+    "depends_on": keyed(_DEPENDENCY),
+    "deploy": _DEPLOY,
+    "device_cgroup_rules": texts,
+    "devices": each(struct({"source": text, "target": text, "permissions": text})),
+    "dns": texts,
+    "dns_opt": texts,
+    "dns_search": texts,
+    "domainname": text,
+    "entrypoint": command,
+    "provider": struct({"type": text, "options": provider_options}),
+    "environment": environment,
+    "env_file": each(struct({"path": text, "required": kept_flag, "format": text})),
+    "expose": texts,
+    "external_links": texts,
+    "extra_hosts": hosts,
+    "group_add": texts,
+    "gpus": each(_DEVICE_REQUEST),
+    "hostname": text,
+    "healthcheck": _HEALTH,
+    "image": text,
+    "init": kept_flag,
+    "ipc": text,
+    "isolation": text,
+    "labels": string_map,
+    "label_file": texts,
+    "links": texts,
+    "logging": struct({"driver": text, "options": string_map}),
+    "mem_limit": size,
+    "mem_reservation": size,
+    "memswap_limit": size,
+    "mem_swappiness": size,
+    "mac_address": text,
+    "models": keyed(struct({"endpoint_var": text, "model_var": text})),
+    "network_mode": text,
+    "networks": keyed(_ATTACHMENT),
+    "oom_kill_disable": flag,
+    "oom_score_adj": integer,
+    "pid": text,
+    "pids_limit": integer,
+    "platform": text,
+    "ports": each(_PORT),
+    "privileged": flag,
+    "pull_policy": text,
+    "pull_refresh_after": text,
+    "read_only": flag,
+    "restart": text,
+    "runtime": text,
+    "scale": kept_integer,
+    "secrets": each(_GRANT),
+    "security_opt": texts,
+    "shm_size": size,
+    "stdin_open": flag,
+    "stop_grace_period": duration,
+    "stop_signal": text,
+    "storage_opt": string_map,
+    "sysctls": string_map,
+    "tmpfs": texts,
+    "tty": flag,
+    "ulimits": ulimits,
+    "use_api_socket": flag,
+    "user": text,
+    "userns_mode": text,
+    "uts": text,
+    "volumes": each(_MOUNT),
+    "volumes_from": texts,
+    "working_dir": text,
+    "pre_start": each(_HOOK),
+    "post_start": each(_HOOK),
+    "pre_stop": each(_HOOK),
 }
 
 
@@ -361,17 +576,50 @@ def realtime(value: Any) -> int:
 _service = struct(SERVICE)
 _POOL = struct({"subnet": text, "gateway": text, "ip_range": text, "aux_addresses": string_map})
 _RESOURCES: dict[str, Convert] = {
-    "networks": struct({
-        "name": text, "driver": text, "driver_opts": string_map,
-        "ipam": struct({"driver": text, "config": each(_POOL), "options": string_map}, keep_empty=False),
-        "external": flag, "internal": flag, "attachable": flag, "labels": string_map, "enable_ipv4": kept_flag,
-        "enable_ipv6": kept_flag}, always={"ipam": {}}),
-    "volumes": struct({"name": text, "driver": text, "driver_opts": string_map, "external": flag,
-                       "labels": string_map}),
-    "secrets": struct({"name": text, "file": text, "environment": text, "content": text, "external": flag,
-                       "labels": string_map, "driver": text, "driver_opts": string_map, "template_driver": text}),
-    "configs": struct({"name": text, "file": text, "environment": text, "content": text, "external": flag,
-                       "labels": string_map, "driver": text, "driver_opts": string_map, "template_driver": text}),
+    "networks": struct(
+        {
+            "name": text,
+            "driver": text,
+            "driver_opts": string_map,
+            "ipam": struct({"driver": text, "config": each(_POOL), "options": string_map}, keep_empty=False),
+            "external": flag,
+            "internal": flag,
+            "attachable": flag,
+            "labels": string_map,
+            "enable_ipv4": kept_flag,
+            "enable_ipv6": kept_flag,
+        },
+        always={"ipam": {}},
+    ),
+    "volumes": struct(
+        {"name": text, "driver": text, "driver_opts": string_map, "external": flag, "labels": string_map}
+    ),
+    "secrets": struct(
+        {
+            "name": text,
+            "file": text,
+            "environment": text,
+            "content": text,
+            "external": flag,
+            "labels": string_map,
+            "driver": text,
+            "driver_opts": string_map,
+            "template_driver": text,
+        }
+    ),
+    "configs": struct(
+        {
+            "name": text,
+            "file": text,
+            "environment": text,
+            "content": text,
+            "external": flag,
+            "labels": string_map,
+            "driver": text,
+            "driver_opts": string_map,
+            "template_driver": text,
+        }
+    ),
     "models": struct({"name": text, "model": text, "context_size": integer, "runtime_flags": texts}),
 }
 

@@ -10,24 +10,96 @@ from orchestra.compose.diagnostics import Problems
 from orchestra.compose.suggest import nearest
 from orchestra.compose.tree import Mapping, Node, Path, Scalar, Sequence, scalar_text
 
-CAPABILITIES = frozenset((
-    "AUDIT_CONTROL", "AUDIT_READ", "AUDIT_WRITE", "BLOCK_SUSPEND", "BPF", "CHECKPOINT_RESTORE", "CHOWN",
-    "DAC_OVERRIDE", "DAC_READ_SEARCH", "FOWNER", "FSETID", "IPC_LOCK", "IPC_OWNER", "KILL", "LEASE",
-    "LINUX_IMMUTABLE", "MAC_ADMIN", "MAC_OVERRIDE", "MKNOD", "NET_ADMIN", "NET_BIND_SERVICE",
-    "NET_BROADCAST", "NET_RAW", "PERFMON", "SETFCAP", "SETGID", "SETPCAP", "SETUID", "SYS_ADMIN",
-    "SYS_BOOT", "SYS_CHROOT", "SYS_MODULE", "SYS_NICE", "SYS_PACCT", "SYS_PTRACE", "SYS_RAWIO",
-    "SYS_RESOURCE", "SYS_TIME", "SYS_TTY_CONFIG", "SYSLOG", "WAKE_ALARM", "ALL",
-))
-SIGNALS = frozenset((
-    "HUP", "INT", "QUIT", "ILL", "TRAP", "ABRT", "IOT", "BUS", "FPE", "KILL", "USR1", "SEGV", "USR2",
-    "PIPE", "ALRM", "TERM", "STKFLT", "CHLD", "CLD", "CONT", "STOP", "TSTP", "TTIN", "TTOU", "URG",
-    "XCPU", "XFSZ", "VTALRM", "PROF", "WINCH", "IO", "POLL", "PWR", "SYS",
-))
+CAPABILITIES = frozenset(
+    (
+        "AUDIT_CONTROL",
+        "AUDIT_READ",
+        "AUDIT_WRITE",
+        "BLOCK_SUSPEND",
+        "BPF",
+        "CHECKPOINT_RESTORE",
+        "CHOWN",
+        "DAC_OVERRIDE",
+        "DAC_READ_SEARCH",
+        "FOWNER",
+        "FSETID",
+        "IPC_LOCK",
+        "IPC_OWNER",
+        "KILL",
+        "LEASE",
+        "LINUX_IMMUTABLE",
+        "MAC_ADMIN",
+        "MAC_OVERRIDE",
+        "MKNOD",
+        "NET_ADMIN",
+        "NET_BIND_SERVICE",
+        "NET_BROADCAST",
+        "NET_RAW",
+        "PERFMON",
+        "SETFCAP",
+        "SETGID",
+        "SETPCAP",
+        "SETUID",
+        "SYS_ADMIN",
+        "SYS_BOOT",
+        "SYS_CHROOT",
+        "SYS_MODULE",
+        "SYS_NICE",
+        "SYS_PACCT",
+        "SYS_PTRACE",
+        "SYS_RAWIO",
+        "SYS_RESOURCE",
+        "SYS_TIME",
+        "SYS_TTY_CONFIG",
+        "SYSLOG",
+        "WAKE_ALARM",
+        "ALL",
+    )
+)
+SIGNALS = frozenset(
+    (
+        "HUP",
+        "INT",
+        "QUIT",
+        "ILL",
+        "TRAP",
+        "ABRT",
+        "IOT",
+        "BUS",
+        "FPE",
+        "KILL",
+        "USR1",
+        "SEGV",
+        "USR2",
+        "PIPE",
+        "ALRM",
+        "TERM",
+        "STKFLT",
+        "CHLD",
+        "CLD",
+        "CONT",
+        "STOP",
+        "TSTP",
+        "TTIN",
+        "TTOU",
+        "URG",
+        "XCPU",
+        "XFSZ",
+        "VTALRM",
+        "PROF",
+        "WINCH",
+        "IO",
+        "POLL",
+        "PWR",
+        "SYS",
+    )
+)
 _RESTART = ("no", "always", "on-failure", "unless-stopped")
 _IMAGE = (
     r"(?:(?:[a-zA-Z0-9](?:[a-zA-Z0-9-]*[a-zA-Z0-9])?(?:\.[a-zA-Z0-9](?:[a-zA-Z0-9-]*[a-zA-Z0-9])?)*|\[[0-9a-fA-F:]+\])(?::[0-9]+)?/)?"
     r"[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*)*"
-    r"(?::[A-Za-z0-9_][A-Za-z0-9_.-]{0,127})?(?:@[A-Za-z][A-Za-z0-9]*(?:[-_+.][A-Za-z][A-Za-z0-9]*)*:[0-9a-fA-F]{32,})?")
+    r"(?::[A-Za-z0-9_][A-Za-z0-9_.-]{0,127})?(?:@[A-Za-z][A-Za-z0-9]*(?:[-_+.][A-Za-z][A-Za-z0-9]*)*:[0-9a-fA-F]{32,})?"
+)
 _HOST = r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]{0,251}[A-Za-z0-9_])?"
 _MAC = r"[0-9A-Fa-f]{2}(?:[:-][0-9A-Fa-f]{2}){5}"
 
@@ -76,7 +148,9 @@ def _restart(word: str) -> tuple[str, str | None] | None:
     policy, _, count = word.partition(":")
     if policy in _RESTART and (not count or (policy == "on-failure" and count.isdecimal())):
         return None
-    return f"unknown restart policy {word}", _near(policy, _RESTART) or f"one of {', '.join(_RESTART)} or on-failure:N"
+    return f"unknown restart policy {word}", _near(
+        policy, _RESTART
+    ) or f"one of {', '.join(_RESTART)} or on-failure:N"
 
 
 def _is_simple(word: str) -> bool:
@@ -112,8 +186,13 @@ def _network_mode(word: str) -> tuple[str, str | None] | None:
 
 
 _LOOKS = {
-    "image": _image, "restart": _restart, "stop_signal": _signal, "hostname": _hostname, "domainname": _hostname,
-    "mac_address": _mac, "network_mode": _network_mode,
+    "image": _image,
+    "restart": _restart,
+    "stop_signal": _signal,
+    "hostname": _hostname,
+    "domainname": _hostname,
+    "mac_address": _mac,
+    "network_mode": _network_mode,
 }
 
 
@@ -122,8 +201,15 @@ def _ports(name: str, node: Node | None, problems: Problems) -> None:
         if not isinstance(port, Mapping):
             continue
         protocol, target = port.items.get("protocol"), port.items.get("target")
-        if isinstance(protocol, Scalar) and scalar_text(protocol.value).lower() not in ("tcp", "udp", "sctp", ""):
-            problems.warn(f"unknown protocol {protocol.value}", protocol.location, ("services", name, "ports", index))
+        if isinstance(protocol, Scalar) and scalar_text(protocol.value).lower() not in (
+            "tcp",
+            "udp",
+            "sctp",
+            "",
+        ):
+            problems.warn(
+                f"unknown protocol {protocol.value}", protocol.location, ("services", name, "ports", index)
+            )
         number = scalar_text(target.value) if isinstance(target, Scalar) else ""
         if number.isdecimal() and not 0 < int(number) < 65536:
             problems.warn(f"port {number} does not exist", port.location, ("services", name, "ports", index))
@@ -131,10 +217,20 @@ def _ports(name: str, node: Node | None, problems: Problems) -> None:
 
 def _labels(name: str, service: Mapping, problems: Problems) -> None:
     labels = service.items.get("labels")
-    keys = list(labels.items) if isinstance(labels, Mapping) else [
-        scalar_text(item.value).partition("=")[0] for item in labels.items if isinstance(item, Scalar)
-    ] if isinstance(labels, Sequence) else []
+    keys = (
+        list(labels.items)
+        if isinstance(labels, Mapping)
+        else [scalar_text(item.value).partition("=")[0] for item in labels.items if isinstance(item, Scalar)]
+        if isinstance(labels, Sequence)
+        else []
+    )
     for key in keys:
         if key.startswith("com.docker.compose."):
-            place = labels.key_location(key) if isinstance(labels, Mapping) else service.key_location("labels")
-            problems.warn(f"the label {key} has a reserved prefix and is overwritten", place, ("services", name, "labels", key))
+            place = (
+                labels.key_location(key) if isinstance(labels, Mapping) else service.key_location("labels")
+            )
+            problems.warn(
+                f"the label {key} has a reserved prefix and is overwritten",
+                place,
+                ("services", name, "labels", key),
+            )

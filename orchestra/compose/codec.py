@@ -135,5 +135,7 @@ def _for_tuple(arguments: tuple[Any, ...]) -> Decoder:
         inner = _for_type(arguments[0])
         return tuple if inner is None else lambda value: tuple(inner(item) for item in value)
     each = [_for_type(item) for item in arguments]
-    return lambda value: tuple(item if convert is None or item is None else convert(item)
-                               for convert, item in zip(each, value, strict=False))
+    return lambda value: tuple(
+        item if convert is None or item is None else convert(item)
+        for convert, item in zip(each, value, strict=False)
+    )

@@ -68,7 +68,7 @@ def _excerpt(line: str, column: int, width: int = 100) -> tuple[str, str]:
     start = 0
     if len(line) > width:
         start = max(0, min(column - width // 2, len(line) - width))
-    return line[start:start + width], " " * max(0, column - 1 - start) + "^"
+    return line[start : start + width], " " * max(0, column - 1 - start) + "^"
 
 
 class Problems:
@@ -108,12 +108,26 @@ class Problems:
         line = self.source_line(location) if location else None
         self.items.append(Problem(severity, message, location, where, hint, line, notes))
 
-    def error(self, message: str, location: Location | None = None, path: Path | str = "", *,
-              hint: str | None = None, notes: tuple[str, ...] = ()) -> None:
+    def error(
+        self,
+        message: str,
+        location: Location | None = None,
+        path: Path | str = "",
+        *,
+        hint: str | None = None,
+        notes: tuple[str, ...] = (),
+    ) -> None:
         self.add("error", message, location, path, hint=hint, notes=notes)
 
-    def warn(self, message: str, location: Location | None = None, path: Path | str = "", *,
-             hint: str | None = None, notes: tuple[str, ...] = ()) -> None:
+    def warn(
+        self,
+        message: str,
+        location: Location | None = None,
+        path: Path | str = "",
+        *,
+        hint: str | None = None,
+        notes: tuple[str, ...] = (),
+    ) -> None:
         self.add("warning", message, location, path, hint=hint, notes=notes)
 
     def source_line(self, location: Location) -> str | None:
@@ -142,8 +156,15 @@ class Problems:
         if any(item.severity == "error" for item in self.items):
             raise ComposeError(tuple(self.errors), tuple(self.warnings))
 
-    def fail(self, message: str, location: Location | None = None, path: Path | str = "", *,
-             hint: str | None = None, notes: tuple[str, ...] = ()) -> ComposeError:
+    def fail(
+        self,
+        message: str,
+        location: Location | None = None,
+        path: Path | str = "",
+        *,
+        hint: str | None = None,
+        notes: tuple[str, ...] = (),
+    ) -> ComposeError:
         """Record an error and return the exception to raise (``raise problems.fail(…)``)."""
         self.error(message, location, path, hint=hint, notes=notes)
         return ComposeError(tuple(self.errors), tuple(self.warnings))

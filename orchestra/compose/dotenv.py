@@ -17,8 +17,19 @@ from orchestra.compose.interpolate import MAX_TOTAL, InvalidTemplate, Lookup, Mi
 _BLANKS = "\t\v\f\r \x85\xa0"
 _EXPORT = re.compile(r"export[\t\v\f\r \x85\xa0]+")
 _ESCAPE = re.compile(r'\\(?:[abcfnrtv$"\\]|0[0-7]{0,3})')
-_ESCAPES = {"a": "\a", "b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t", "v": "\v",
-            '"': '"', "\\": "\\", "$": "$$", "c": "\\c"}
+_ESCAPES = {
+    "a": "\a",
+    "b": "\b",
+    "f": "\f",
+    "n": "\n",
+    "r": "\r",
+    "t": "\t",
+    "v": "\v",
+    '"': '"',
+    "\\": "\\",
+    "$": "$$",
+    "c": "\\c",
+}
 
 
 class DotenvError(Exception):
@@ -106,12 +117,12 @@ class _Parser:
 
     def _value(self) -> str:
         text = self.text
-        quote = text[self.position:self.position + 1]
+        quote = text[self.position : self.position + 1]
         if quote in ("'", '"') and quote:
             return self._quoted(quote)
         end = text.find("\n", self.position)
         end = len(text) if end < 0 else end
-        value = text[self.position:end].split(" #", 1)[0].rstrip()
+        value = text[self.position : end].split(" #", 1)[0].rstrip()
         result = self._expand(value)
         self.position = end + 1
         self.line += 1

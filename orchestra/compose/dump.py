@@ -37,8 +37,10 @@ def document(loaded: Loaded, *, strict: bool = False) -> dict[str, Any]:
                 continue
             data = plain(items.items[key]) if items else None
             made.setdefault(section, {})[key] = (
-                canon.service(data or {}, strict=strict) if section == "services"
-                else canon.resource(section, data, strict=strict))
+                canon.service(data or {}, strict=strict)
+                if section == "services"
+                else canon.resource(section, data, strict=strict)
+            )
     made.update({key: plain(node) for key, node in tree.items.items() if key.startswith("x-")})
     return dict(sorted(made.items())) if strict else made
 
@@ -158,13 +160,56 @@ def _scalar(value: Any, depth: int) -> str:
 
 
 _INDICATORS = frozenset("#,[]{}&*!|>'\"%@`")
-_OLD_WORDS = frozenset((
-    "y", "Y", "yes", "Yes", "YES", "on", "On", "ON", "n", "N", "no", "No", "NO", "off", "Off", "OFF",
-    "<<", "=", "true", "True", "TRUE", "false", "False", "FALSE", "null", "Null", "NULL", "~", "",
-    ".nan", ".NaN", ".NAN", ".inf", ".Inf", ".INF", "+.inf", "+.Inf", "+.INF", "-.inf", "-.Inf", "-.INF"))
+_OLD_WORDS = frozenset(
+    (
+        "y",
+        "Y",
+        "yes",
+        "Yes",
+        "YES",
+        "on",
+        "On",
+        "ON",
+        "n",
+        "N",
+        "no",
+        "No",
+        "NO",
+        "off",
+        "Off",
+        "OFF",
+        "<<",
+        "=",
+        "true",
+        "True",
+        "TRUE",
+        "false",
+        "False",
+        "FALSE",
+        "null",
+        "Null",
+        "NULL",
+        "~",
+        "",
+        ".nan",
+        ".NaN",
+        ".NAN",
+        ".inf",
+        ".Inf",
+        ".INF",
+        "+.inf",
+        "+.Inf",
+        "+.INF",
+        "-.inf",
+        "-.Inf",
+        "-.INF",
+    )
+)
 _NUMBER = re.compile(
     r"[-+]?(?:0b[01]+|0o?[0-7]+|0x[0-9a-fA-F]+|[0-9][0-9]*|(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?"
-    r"|[0-9][0-9]*(?::[0-5]?[0-9])+(?:\.[0-9]*)?)", re.IGNORECASE)
+    r"|[0-9][0-9]*(?::[0-5]?[0-9])+(?:\.[0-9]*)?)",
+    re.IGNORECASE,
+)
 _DATE = re.compile(r"[0-9]{4}-[0-9]{1,2}-[0-9]{1,2}(?:[Tt\s].*)?", re.DOTALL)
 _PRINTABLE = re.compile(r"[\n\x20-\x7e\xa0-\u2027\u202a-\ud7ff\ue000-\ufefe\uff00-\ufffd]*")
 
@@ -209,20 +254,41 @@ def _double(text: str) -> str:
             parts.append(char)
         else:
             code = ord(char)
-            parts.append(f"\\x{code:02X}" if code < 0x100 else f"\\u{code:04X}" if code < 0x10000 else f"\\U{code:08X}")
+            parts.append(
+                f"\\x{code:02X}" if code < 0x100 else f"\\u{code:04X}" if code < 0x10000 else f"\\U{code:08X}"
+            )
     parts.append('"')
     return "".join(parts)
 
 
 _ESCAPES = {
-    '"': '\\"', "\\": "\\\\", "\n": "\\n", "\t": "\\t", "\r": "\\r", "\0": "\\0", "\a": "\\a", "\b": "\\b",
-    "\x1b": "\\e", "\v": "\\v", "\f": "\\f", "\x85": "\\N", "\xa0": "\\_", "\u2028": "\\L", "\u2029": "\\P"}
+    '"': '\\"',
+    "\\": "\\\\",
+    "\n": "\\n",
+    "\t": "\\t",
+    "\r": "\\r",
+    "\0": "\\0",
+    "\a": "\\a",
+    "\b": "\\b",
+    "\x1b": "\\e",
+    "\v": "\\v",
+    "\f": "\\f",
+    "\x85": "\\N",
+    "\xa0": "\\_",
+    "\u2028": "\\L",
+    "\u2029": "\\P",
+}
 
 
 def _literal_fits(text: str) -> bool:
     """Whether ``|`` keeps the text; blanks at its end and unprintable characters need quotes."""
-    return (_PRINTABLE.fullmatch(text) is not None and not text.endswith(" ")
-            and not text.startswith("\n ") and "\n" in text.rstrip("\n") + "\n" and text.strip("\n ") != "")
+    return (
+        _PRINTABLE.fullmatch(text) is not None
+        and not text.endswith(" ")
+        and not text.startswith("\n ")
+        and "\n" in text.rstrip("\n") + "\n"
+        and text.strip("\n ") != ""
+    )
 
 
 def _literal(text: str, depth: int) -> str:

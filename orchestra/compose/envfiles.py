@@ -65,8 +65,11 @@ class EnvFiles:
 
     def _merge(self, service: Mapping, source: str, target: str, path: Path) -> None:
         own = _as_map(service.items.get(target))
-        environment = {key: scalar_text(child.value) for key, child in own.items()
-                       if isinstance(child, Scalar) and child.value is not None}
+        environment = {
+            key: scalar_text(child.value)
+            for key, child in own.items()
+            if isinstance(child, Scalar) and child.value is not None
+        }
         found: dict[str, Node] = {}
         for file in self._files(service.items[source], (*path, source)):
             for key, node in self._read(file, environment, found, source, (*path, source)).items():
@@ -97,26 +100,35 @@ class EnvFiles:
             elif isinstance(item, Mapping):
                 required, kind = item.items.get("required"), item.items.get("format")
                 name = item.items.get("path")
-                found.append(_File(
-                    str(name.value) if isinstance(name, Scalar) else "",
-                    not (isinstance(required, Scalar) and scalar_text(required.value).lower() == "false"),
-                    str(kind.value) if isinstance(kind, Scalar) and kind.value else "",
-                    name.location if name is not None else item.location))
+                found.append(
+                    _File(
+                        str(name.value) if isinstance(name, Scalar) else "",
+                        not (isinstance(required, Scalar) and scalar_text(required.value).lower() == "false"),
+                        str(kind.value) if isinstance(kind, Scalar) and kind.value else "",
+                        name.location if name is not None else item.location,
+                    )
+                )
         return found
 
-    def _read(self, file: _File, own: dict[str, str], earlier: dict[str, Node], kind: str,
-              path: Path) -> dict[str, Node]:
+    def _read(
+        self, file: _File, own: dict[str, str], earlier: dict[str, Node], kind: str, path: Path
+    ) -> dict[str, Node]:
         problems = self.context.problems
         absolute = join(self.folder, file.path, self.context.home)
         if file.format not in ("", "raw"):
-            raise problems.fail(f"unsupported env_file format {file.format!r}", file.location, path,
-                                hint="leave it out for the compose syntax, or write raw")
+            raise problems.fail(
+                f"unsupported env_file format {file.format!r}",
+                file.location,
+                path,
+                hint="leave it out for the compose syntax, or write raw",
+            )
         if not file.required and not os.path.exists(absolute):
             return {}
         text = self.texts.get(absolute)
         if text is None:
             text = self.texts[absolute] = read_text(
-                absolute, problems, kind.replace("_", " "), file.location, path)
+                absolute, problems, kind.replace("_", " "), file.location, path
+            )
         shown = shown_name(absolute, self.options.cwd)
         problems.sources.setdefault(shown, text)
 
@@ -131,8 +143,10 @@ class EnvFiles:
 
         origin = Origin(kind, shown)
         values = parse_env(text, shown, lookup, problems, raw=file.format == "raw")
-        return {key: Scalar(value, Location(shown, line, 1), origin, raw=value)
-                for key, (value, line) in values.items()}
+        return {
+            key: Scalar(value, Location(shown, line, 1), origin, raw=value)
+            for key, (value, line) in values.items()
+        }
 
 
 def _as_map(node: Node | None) -> dict[str, Node]:
@@ -152,7 +166,7 @@ def resolve_bare(root: Mapping, context: LoadContext) -> None:
     """Keys without value in ``environment`` and ``build.args`` take the project environment's value;
     secrets and configs from variables are looked up (each application in its own environment)."""
     services = mapping(root, "services")
-    for service in (services.items.values() if services else ()):
+    for service in services.items.values() if services else ():
         if not isinstance(service, Mapping):
             continue
         _fill(service.items.get("environment"), context)
@@ -161,7 +175,7 @@ def resolve_bare(root: Mapping, context: LoadContext) -> None:
             _fill(build.items.get("args"), context)
     for section in ("secrets", "configs"):
         found = mapping(root, section)
-        for key, item in (found.items.items() if found else ()):
+        for key, item in found.items.items() if found else ():
             variable = item.items.get("environment") if isinstance(item, Mapping) else None
             if isinstance(variable, Scalar) and isinstance(variable.value, str):
                 value = context.environment.get(variable.value)

@@ -44,15 +44,23 @@ class Explanation:
             "path": self.path,
             **_setting(self.now),
             "replaced": [_setting(item) for item in self.replaced],
-            "variables": [{"name": item.name, "value": item.value, "places": list(item.places)}
-                          for item in self.variables],
+            "variables": [
+                {"name": item.name, "value": item.value, "places": list(item.places)}
+                for item in self.variables
+            ],
         }
 
 
 def _setting(item: Setting) -> dict[str, Any]:
     place = item.location
-    return {"value": item.value, "file": place.file or None, "line": place.line or None,
-            "column": place.column or None, "origin": item.origin, "raw": item.raw}
+    return {
+        "value": item.value,
+        "file": place.file or None,
+        "line": place.line or None,
+        "column": place.column or None,
+        "origin": item.origin,
+        "raw": item.raw,
+    }
 
 
 def explain(loaded: Loaded, text: str) -> Explanation | None:

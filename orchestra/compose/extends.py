@@ -58,14 +58,18 @@ class Extender:
         link = (frame.shown, name)
         path: Path = ("services", name, "extends")
         if len(chain) >= MAX_CHAIN:
-            raise self.problems.fail(f"a chain of more than {MAX_CHAIN} extends", node.items["extends"].location,
-                                     path)
+            raise self.problems.fail(
+                f"a chain of more than {MAX_CHAIN} extends", node.items["extends"].location, path
+            )
         if link in chain:
-            steps = [*chain[chain.index(link):], link]
+            steps = [*chain[chain.index(link) :], link]
             lines = tuple(f"{file}: service {service}" for file, service in steps)
             raise self.problems.fail(
                 "extends goes round in a circle: " + " -> ".join(service for _, service in steps),
-                node.items["extends"].location, path, notes=lines)
+                node.items["extends"].location,
+                path,
+                notes=lines,
+            )
         base_name, file, place = self._reference(node.items["extends"], path)
         target = frame if file is None else self._frame(file, frame, place, path)
         base = self._base(name, base_name, target, place, (*chain, link))
@@ -76,16 +80,21 @@ class Extender:
         if isinstance(node, Scalar):
             if isinstance(node.value, str):
                 return node.value, None, node.location
-            raise self.problems.fail(f"extends must be a service name or a mapping, not {kind_name(node)}",
-                                     node.location, path)
+            raise self.problems.fail(
+                f"extends must be a service name or a mapping, not {kind_name(node)}", node.location, path
+            )
         if not isinstance(node, Mapping):
-            raise self.problems.fail(f"extends must be a service name or a mapping, not {kind_name(node)}",
-                                     node.location, path)
+            raise self.problems.fail(
+                f"extends must be a service name or a mapping, not {kind_name(node)}", node.location, path
+            )
         service, file = node.items.get("service"), node.items.get("file")
         for key in node.items:
             if key not in ("service", "file"):
-                raise self.problems.fail(f"additional property {key!r} is not allowed in extends",
-                                         node.key_location(key), (*path, key))
+                raise self.problems.fail(
+                    f"additional property {key!r} is not allowed in extends",
+                    node.key_location(key),
+                    (*path, key),
+                )
         if not isinstance(service, Scalar) or not isinstance(service.value, str):
             raise self.problems.fail("extends.service is required", node.location, path)
         if file is None or (isinstance(file, Scalar) and file.value is None):
@@ -103,8 +112,9 @@ class Extender:
             found = self.frames[absolute] = self.open_frame(absolute, file.location, (*path, "file"))
         return found
 
-    def _base(self, name: str, base_name: str, target: Frame, place: Location,
-              chain: tuple[tuple[str, str], ...]) -> Node:
+    def _base(
+        self, name: str, base_name: str, target: Frame, place: Location, chain: tuple[tuple[str, str], ...]
+    ) -> Node:
         if base_name in target.services.items:
             return self.service(base_name, target, chain)
         raise self._missing(name, base_name, target, place)
@@ -112,11 +122,15 @@ class Extender:
     def _missing(self, name: str, base_name: str, target: Frame, place: Location) -> ComposeError:
         known = ", ".join(sorted(target.services.items)[:10])
         return self.problems.fail(
-            f"service {name!r} extends {base_name!r}, which {target.shown} does not define", place,
-            ("services", name, "extends"), hint=f"it defines: {known}" if known else "it defines no service")
+            f"service {name!r} extends {base_name!r}, which {target.shown} does not define",
+            place,
+            ("services", name, "extends"),
+            hint=f"it defines: {known}" if known else "it defines no service",
+        )
 
-    def _merge(self, name: str, node: Mapping, base: Node, base_name: str, frame: Frame,
-               target: Frame) -> Node:
+    def _merge(
+        self, name: str, node: Mapping, base: Node, base_name: str, frame: Frame, target: Frame
+    ) -> Node:
         detail = base_name if target is frame else f"{base_name} ({target.shown})"
         copy = clone(base, Origin("extends", detail))
         own = [path[2:] for path in frame.tags if path[:2] == ("services", name) and len(path) > 2]

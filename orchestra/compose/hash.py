@@ -13,7 +13,9 @@ from typing import Any
 
 from orchestra.compose.model import Network, Service, Volume
 
-EXCLUDED = frozenset({"build", "pull_policy", "pull_refresh_after", "scale", "depends_on", "profiles", "attach", "develop"})
+EXCLUDED = frozenset(
+    {"build", "pull_policy", "pull_refresh_after", "scale", "depends_on", "profiles", "attach", "develop"}
+)
 _SPLIT = frozenset({"environment", "labels", "annotations", "sysctls", "ulimits", "networks"})
 
 
@@ -23,7 +25,9 @@ def service_hash(service: Service) -> str:
 
 
 def network_hash(network: Network) -> str:
-    return _digest({key: value for key, value in network.canonical.items() if key != "external" and value != {}})
+    return _digest(
+        {key: value for key, value in network.canonical.items() if key != "external" and value != {}}
+    )
 
 
 def volume_hash(volume: Volume) -> str:
@@ -43,12 +47,18 @@ def aspects(service: Service) -> dict[str, str]:
 
 
 def _shape(service: Service) -> dict[str, Any]:
-    found = {key: value for key, value in service.canonical.items()
-             if key not in EXCLUDED and value is not None and not key.startswith("x-")}
+    found = {
+        key: value
+        for key, value in service.canonical.items()
+        if key not in EXCLUDED and value is not None and not key.startswith("x-")
+    }
     deploy = found.get("deploy")
     if isinstance(deploy, Mapping):
-        rest = {key: value for key, value in deploy.items() if key not in ("replicas", "update_config", "rollback_config")
-                and value != {}}
+        rest = {
+            key: value
+            for key, value in deploy.items()
+            if key not in ("replicas", "update_config", "rollback_config") and value != {}
+        }
         if rest:
             found["deploy"] = rest
         else:

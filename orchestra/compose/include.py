@@ -62,8 +62,9 @@ class Includer:
         if node is None or (isinstance(node, Scalar) and node.value is None):
             return
         if not isinstance(node, Sequence):
-            raise self.problems.fail(f"include must be a list, not {kind_name(node)}", node.location,
-                                     ("include",))
+            raise self.problems.fail(
+                f"include must be a list, not {kind_name(node)}", node.location, ("include",)
+            )
         for index, item in enumerate(node.items):
             entry = self._entry(item, ("include", index))
             child = self._application(entry, parent, ("include", index), file)
@@ -73,12 +74,16 @@ class Includer:
         if isinstance(node, Scalar) and isinstance(node.value, str):
             return Entry(((node.value, node.location),), None, None, node.location)
         if not isinstance(node, Mapping):
-            raise self.problems.fail(f"an include is a path or a mapping, not {kind_name(node)}",
-                                     node.location, path)
+            raise self.problems.fail(
+                f"an include is a path or a mapping, not {kind_name(node)}", node.location, path
+            )
         for key in node.items:
             if key not in ("path", "project_directory", "env_file") and not key.startswith("x-"):
-                raise self.problems.fail(f"additional property {key!r} is not allowed in include",
-                                         node.key_location(key), (*path, key))
+                raise self.problems.fail(
+                    f"additional property {key!r} is not allowed in include",
+                    node.key_location(key),
+                    (*path, key),
+                )
         paths = self._texts(node.items.get("path"), (*path, "path"))
         if not paths:
             raise self.problems.fail("include.path is required", node.location, path)
@@ -107,31 +112,44 @@ class Includer:
         self.count += 1
         if self.count > MAX_INCLUDES or len(parent.chain) > MAX_CHAIN:
             raise self.problems.fail("too many includes", entry.location, path)
-        absolute = [(text if is_remote(text) else join(parent.folder, text, home), place)
-                    for text, place in entry.paths]
+        absolute = [
+            (text if is_remote(text) else join(parent.folder, text, home), place)
+            for text, place in entry.paths
+        ]
         chain = (*parent.chain, file)
         if absolute[0][0] in chain:
-            steps = [*chain[chain.index(absolute[0][0]):], absolute[0][0]]
-            raise self.problems.fail("include goes round in a circle", entry.location, path,
-                                     notes=tuple(f"{a} includes {b}" for a, b in pairwise(steps)))
-        sources = tuple(read_source(name, self.options, self.problems, what="included file",
-                                    referrer=place, where=path) for name, place in absolute)
-        folder = join(parent.folder, entry.project_directory, home) if entry.project_directory \
+            steps = [*chain[chain.index(absolute[0][0]) :], absolute[0][0]]
+            raise self.problems.fail(
+                "include goes round in a circle",
+                entry.location,
+                path,
+                notes=tuple(f"{a} includes {b}" for a, b in pairwise(steps)),
+            )
+        sources = tuple(
+            read_source(name, self.options, self.problems, what="included file", referrer=place, where=path)
+            for name, place in absolute
+        )
+        folder = (
+            join(parent.folder, entry.project_directory, home)
+            if entry.project_directory
             else os.path.dirname(absolute[0][0])
+        )
         context = self._context(entry, parent, folder, path)
         return Application(sources, context, folder, chain)
 
     def _context(self, entry: Entry, parent: Application, folder: str, path: Path) -> LoadContext:
         environment = dict(parent.context.environment)
         origins: dict[str, tuple[str, ...]] = {
-            name: ("parent", *places) for name, places in parent.context.variable_origins.items()}
+            name: ("parent", *places) for name, places in parent.context.variable_origins.items()
+        }
         origins |= {name: ("parent",) for name in environment if name not in origins}
         for name, place in self._env_files(entry, parent, folder):
             if os.path.isdir(name):
                 raise self.problems.fail(f"env file {name}: is a directory", place, path)
             add_env_file(environment, origins, name, self.options, self.problems, referrer=place, where=path)
-        cleaned = {name: places[1:] if places[:1] == ("parent",) else places
-                   for name, places in origins.items()}
+        cleaned = {
+            name: places[1:] if places[:1] == ("parent",) else places for name, places in origins.items()
+        }
         base = folder
         if parent.context.no_path_resolution:
             base = os.path.join(parent.context.working_dir, os.path.relpath(folder, parent.folder))
@@ -141,8 +159,11 @@ class Includer:
         if entry.env_files is None:
             default = os.path.join(folder, ".env")
             return [(default, entry.location)] if os.path.isfile(default) else []
-        return [(join(parent.folder, text, parent.context.home), place)
-                for text, place in entry.env_files if text != "/dev/null"]
+        return [
+            (join(parent.folder, text, parent.context.home), place)
+            for text, place in entry.env_files
+            if text != "/dev/null"
+        ]
 
     def _import(self, child: Mapping, document: Mapping, tags: list[Path]) -> None:
         for section in SECTIONS:
@@ -154,13 +175,22 @@ class Includer:
                 target = Mapping({}, found.location, found.origin)
                 document.set(section, target, found.location)
             if not isinstance(target, Mapping):
-                raise self.problems.fail(f"{section} must be a mapping, not {kind_name(target)}",
-                                         target.location, (section,))
+                raise self.problems.fail(
+                    f"{section} must be a mapping, not {kind_name(target)}", target.location, (section,)
+                )
             for name, imported in found.items.items():
                 self._resource(section, name, imported, found.key_location(name), document, target, tags)
 
-    def _resource(self, section: str, name: str, imported: Node, place: Location, document: Mapping,
-                  target: Mapping, tags: list[Path]) -> None:
+    def _resource(
+        self,
+        section: str,
+        name: str,
+        imported: Node,
+        place: Location,
+        document: Mapping,
+        target: Mapping,
+        tags: list[Path],
+    ) -> None:
         own = target.items.get(name)
         if own is None:
             if (section, name) not in tags:

@@ -62,7 +62,7 @@ class _Expansion:
 
     def form(self, text: str, dollar: int, depth: int) -> tuple[str, int]:
         """The value of the form at ``dollar`` and the position behind it."""
-        after = text[dollar + 1:dollar + 2]
+        after = text[dollar + 1 : dollar + 2]
         if after == "$":
             return "$", dollar + 2
         if after == "{":
@@ -85,13 +85,13 @@ class _Expansion:
         if match is None:
             raise InvalidTemplate(_invalid(text, dollar))
         name, position = match.group(), match.end()
-        if text[position:position + 1] == "}":
+        if text[position : position + 1] == "}":
             return self.value(name), position + 1
         operator = _OPERATOR.match(text, position)
         end = closing_brace(text, dollar + 1)
         if operator is None or end < operator.end():
             raise InvalidTemplate(_invalid(text, dollar))
-        word = text[operator.end():end]
+        word = text[operator.end() : end]
         return self.apply(name, operator.group(), word, depth), end + 1
 
     def apply(self, name: str, operator: str, word: str, depth: int) -> str:
@@ -106,8 +106,9 @@ class _Expansion:
         if present:
             return str(value)
         reason = self.expand(word, depth + 1)
-        raise MissingVariable(f"required variable {name} is missing a value"
-                              + (f": {reason}" if reason else ""))
+        raise MissingVariable(
+            f"required variable {name} is missing a value" + (f": {reason}" if reason else "")
+        )
 
 
 def closing_brace(text: str, opening: int) -> int:
@@ -127,7 +128,7 @@ def closing_brace(text: str, opening: int) -> int:
 
 
 def _invalid(text: str, dollar: int) -> str:
-    shown = text[dollar:dollar + 40].split("\n")[0]
+    shown = text[dollar : dollar + 40].split("\n")[0]
     return shown
 
 
@@ -142,26 +143,63 @@ def substitute(text: str, lookup: Lookup, missing: list[str] | None = None) -> s
 
 # -- casts by path -----------------------------------------------------------------------------
 
-_BOOLEAN_WORDS = {"true": True, "false": False, "y": True, "yes": True, "on": True,
-                  "n": False, "no": False, "off": False}
+_BOOLEAN_WORDS = {
+    "true": True,
+    "false": False,
+    "y": True,
+    "yes": True,
+    "on": True,
+    "n": False,
+    "no": False,
+    "off": False,
+}
 
 _INTEGER = {
-    "cpu_count", "cpu_period", "cpu_quota",
-    "cpu_shares", "deploy.replicas", "deploy.update_config.parallelism",
-    "deploy.rollback_config.parallelism", "deploy.restart_policy.max_attempts",
-    "deploy.placement.max_replicas_per_node", "healthcheck.retries", "oom_score_adj", "pids_limit",
-    "ports.#.target", "scale", "ulimits.*", "ulimits.*.hard", "ulimits.*.soft",
+    "cpu_count",
+    "cpu_period",
+    "cpu_quota",
+    "cpu_shares",
+    "deploy.replicas",
+    "deploy.update_config.parallelism",
+    "deploy.rollback_config.parallelism",
+    "deploy.restart_policy.max_attempts",
+    "deploy.placement.max_replicas_per_node",
+    "healthcheck.retries",
+    "oom_score_adj",
+    "pids_limit",
+    "ports.#.target",
+    "scale",
+    "ulimits.*",
+    "ulimits.*.hard",
+    "ulimits.*.soft",
 }
-_FLOATING = {"cpu_percent", "cpus", "deploy.update_config.max_failure_ratio",
-             "deploy.rollback_config.max_failure_ratio"}
+_FLOATING = {
+    "cpu_percent",
+    "cpus",
+    "deploy.update_config.max_failure_ratio",
+    "deploy.rollback_config.max_failure_ratio",
+}
 _BOOLEAN = {
-    "init", "depends_on.*.restart", "healthcheck.disable",
-    "oom_kill_disable", "privileged", "read_only", "stdin_open", "tty", "volumes.#.read_only",
+    "init",
+    "depends_on.*.restart",
+    "healthcheck.disable",
+    "oom_kill_disable",
+    "privileged",
+    "read_only",
+    "stdin_open",
+    "tty",
+    "volumes.#.read_only",
     "volumes.#.volume.nocopy",
 }
 _TOP_BOOLEAN = {
-    "networks.*.external", "networks.*.internal", "networks.*.attachable", "networks.*.enable_ipv6",
-    "networks.*.enable_ipv4", "volumes.*.external", "secrets.*.external", "configs.*.external",
+    "networks.*.external",
+    "networks.*.internal",
+    "networks.*.attachable",
+    "networks.*.enable_ipv6",
+    "networks.*.enable_ipv4",
+    "volumes.*.external",
+    "secrets.*.external",
+    "configs.*.external",
 }
 
 
@@ -222,8 +260,9 @@ class Interpolator:
         else:
             self._visit(root, [], dict(_CASTS))
 
-    def _visit(self, node: MappingNode | Sequence, path: list[str | int],
-               casts: dict[Any, Any] | None) -> None:
+    def _visit(
+        self, node: MappingNode | Sequence, path: list[str | int], casts: dict[Any, Any] | None
+    ) -> None:
         """``path`` grows and shrinks with the walk; most scalars need neither variables nor a cast."""
         children: Iterable[tuple[str | int, Node]]
         if isinstance(node, MappingNode):
@@ -252,11 +291,13 @@ class Interpolator:
             node.value = text = result
         if kind is not None:
             try:
-                node.value = _cast(text, str(kind),
-                                   lambda words: self.problems.warn(words, node.location, path))
+                node.value = _cast(
+                    text, str(kind), lambda words: self.problems.warn(words, node.location, path)
+                )
             except ValueError as error:
-                self.problems.error(f"{path_text(path)}: {error}", node.location, path,
-                                    notes=self._notes(node, text))
+                self.problems.error(
+                    f"{path_text(path)}: {error}", node.location, path, notes=self._notes(node, text)
+                )
 
     def _notes(self, node: Scalar, text: str) -> tuple[str, ...]:
         return (f"{node.raw!r} became {text!r}",) if node.variables else ()
@@ -266,8 +307,12 @@ class Interpolator:
         try:
             result = expansion.expand(text)
         except InvalidTemplate as error:
-            self.problems.error(f"invalid interpolation format for {path_text(path)}: {error}", node.location, path,
-                                hint="to write a literal $, double it: $$")
+            self.problems.error(
+                f"invalid interpolation format for {path_text(path)}: {error}",
+                node.location,
+                path,
+                hint="to write a literal $, double it: $$",
+            )
             return None
         except MissingVariable as error:
             self.problems.error(str(error), node.location, path)
@@ -281,8 +326,11 @@ class Interpolator:
             if name not in self.missed:
                 self.missed.add(name)
                 self.problems.warn(
-                    f'the "{name}" variable is not set, defaulting to a blank string', node.location, path,
-                    hint=f"set {name}, or write ${{{name}:-}} or, for a literal $, $${name}")
+                    f'the "{name}" variable is not set, defaulting to a blank string',
+                    node.location,
+                    path,
+                    hint=f"set {name}, or write ${{{name}:-}} or, for a literal $, $${name}",
+                )
         return result
 
 
@@ -313,7 +361,7 @@ def _mentions(text: str, where: str, found: dict[str, tuple[str, str, str]], dep
             end = closing_brace(text, dollar + 1)
             if end < operator.end():
                 continue
-            word, position = text[operator.end():end], end + 1
+            word, position = text[operator.end() : end], end + 1
             _mentions(word, where, found, depth + 1)
         known = found.get(name)
         if known is None or (not known[0] and operator):

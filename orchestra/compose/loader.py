@@ -119,12 +119,21 @@ class Loader:
     def _context(self, around: source.Surroundings) -> LoadContext:
         options = self.options
         return LoadContext(
-            around.working_dir, around.environment, self.problems,
-            no_normalize=options.no_normalize, no_path_resolution=options.no_path_resolution,
-            no_consistency=options.no_consistency, no_env_resolution=options.no_env_resolution,
-            no_interpolate=options.no_interpolate, compatibility=options.compatibility,
-            profiles=around.profiles, files=around.files, env_files=around.env_files,
-            home=options.environ.get("HOME", ""), variable_origins=around.origins)
+            around.working_dir,
+            around.environment,
+            self.problems,
+            no_normalize=options.no_normalize,
+            no_path_resolution=options.no_path_resolution,
+            no_consistency=options.no_consistency,
+            no_env_resolution=options.no_env_resolution,
+            no_interpolate=options.no_interpolate,
+            compatibility=options.compatibility,
+            profiles=around.profiles,
+            files=around.files,
+            env_files=around.env_files,
+            home=options.environ.get("HOME", ""),
+            variable_origins=around.origins,
+        )
 
     def _name(self, around: source.Surroundings) -> str:
         """The project's name: flag, variable, last ``name`` of the files, folder."""
@@ -141,8 +150,11 @@ class Loader:
                     chosen = self._name_text(node, around) or chosen
         name = source.normal_name(chosen or os.path.basename(around.working_dir))
         if not name:
-            raise self.problems.fail("project name must not be empty", Location(around.working_dir),
-                                     hint="give it with -p, COMPOSE_PROJECT_NAME or name: in the file")
+            raise self.problems.fail(
+                "project name must not be empty",
+                Location(around.working_dir),
+                hint="give it with -p, COMPOSE_PROJECT_NAME or name: in the file",
+            )
         return name
 
     def _name_text(self, node: Scalar, around: source.Surroundings) -> str:
@@ -152,8 +164,9 @@ class Loader:
         try:
             return substitute(text, around.environment.get)
         except InvalidTemplate as error:
-            raise self.problems.fail(f"invalid interpolation format for name: {error}", node.location,
-                                     ("name",)) from None
+            raise self.problems.fail(
+                f"invalid interpolation format for name: {error}", node.location, ("name",)
+            ) from None
         except MissingVariable as error:
             raise self.problems.fail(str(error), node.location, ("name",)) from None
 
@@ -174,14 +187,16 @@ class Loader:
         _drop_consequences(problems)
         problems.check()  # what was found since the schema is told together
         if options.services:
-            chosen = profiles.select(root, active, options.services, problems,
-                                     with_dependencies=not options.no_dependencies)
+            chosen = profiles.select(
+                root, active, options.services, problems, with_dependencies=not options.no_dependencies
+            )
             for name in active - chosen:
                 context.disabled[name] = "selection"
             active = chosen
             profiles.drop_dependencies(root, active)
         envfiles.EnvFiles(options, context, around.working_dir).apply(
-            root, [name for name in services.items if name in active])
+            root, [name for name in services.items if name in active]
+        )
         if not options.all_resources:
             profiles.drop_unused(root, active)
         return root
@@ -233,8 +248,9 @@ class Loader:
         merge.apply_tags(root, document, tags)
         services = document.items.get("services", Mapping())
         if not isinstance(services, Mapping):
-            raise self.problems.fail(f"services must be a mapping, not {kind_name(services)}",
-                                     services.location, "services")
+            raise self.problems.fail(
+                f"services must be a mapping, not {kind_name(services)}", services.location, "services"
+            )
         frame = Frame(item.path, item.shown, application.folder, services, tags)
         opener = partial(self._frame, application)
         Extender(opener, self.problems, application.context.home).apply(frame)
@@ -244,8 +260,10 @@ class Loader:
     def _top(self, node: Node, item: Source) -> Mapping:
         if not isinstance(node, Mapping):
             what = "empty" if isinstance(node, Scalar) and node.value is None else kind_name(node)
-            raise self.problems.fail(f"the top level must be a mapping, but it is {what}",
-                                     Location(item.shown, node.location.line or 1, node.location.column or 1))
+            raise self.problems.fail(
+                f"the top level must be a mapping, but it is {what}",
+                Location(item.shown, node.location.line or 1, node.location.column or 1),
+            )
         return node
 
     def _interpolate(self, document: Mapping, context: LoadContext) -> None:
@@ -266,8 +284,12 @@ class Loader:
         if not _prune(root, problems.items[before:]):
             problems.check()
         if "version" in root.items:
-            problems.warn("the attribute version is obsolete and ignored",
-                          root.key_location("version"), "version", hint="remove it")
+            problems.warn(
+                "the attribute version is obsolete and ignored",
+                root.key_location("version"),
+                "version",
+                hint="remove it",
+            )
             root.pop("version")
         bounds.check(root, problems)
         normalize.canonical(root, context)
@@ -303,8 +325,9 @@ class Loader:
         absolute_files(services, folder, context.home)
         base = folder
         if self.options.no_path_resolution:
-            base = os.path.join(context.working_dir if application.chain else "",
-                                os.path.relpath(folder, application.folder))
+            base = os.path.join(
+                context.working_dir if application.chain else "", os.path.relpath(folder, application.folder)
+            )
         normalize.resolve_paths(root, context.at(base))
         return Frame(path, item.shown, folder, services, tags)
 
@@ -316,7 +339,10 @@ def _drop_consequences(problems: Problems) -> None:
     for problem in problems.items:
         if problem.severity == "error" and any(
             other.severity == "error"
-            and (other.location == problem.location or (problem.path and other.path.startswith(f"{problem.path}.")))
+            and (
+                other.location == problem.location
+                or (problem.path and other.path.startswith(f"{problem.path}."))
+            )
             for other in kept
         ):
             continue

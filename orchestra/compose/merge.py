@@ -38,67 +38,71 @@ def _table(rules: dict[str, str]) -> Table:
 
 
 _S = "services.*."
-_MERGERS = _table({
-    "networks.*.ipam.config": "ipam",
-    "networks.*.labels": "sequence",
-    "volumes.*.labels": "sequence",
-    _S + "annotations": "sequence",
-    _S + "build": "build",
-    _S + "build.additional_contexts": "sequence",
-    _S + "build.args": "sequence",
-    _S + "build.extra_hosts": "hosts",
-    _S + "build.labels": "sequence",
-    _S + "command": "replace",
-    _S + "depends_on": "depends_on",
-    _S + "deploy.labels": "sequence",
-    _S + "dns": "sequence",
-    _S + "dns_opt": "sequence",
-    _S + "dns_search": "sequence",
-    _S + "entrypoint": "replace",
-    _S + "env_file": "sequence",
-    _S + "environment": "sequence",
-    _S + "extra_hosts": "hosts",
-    _S + "healthcheck.test": "replace",
-    _S + "label_file": "sequence",
-    _S + "labels": "sequence",
-    _S + "logging": "logging",
-    _S + "models": "keys",
-    _S + "networks": "keys",
-    _S + "sysctls": "sequence",
-    _S + "tmpfs": "sequence",
-    _S + "ulimits.*": "replace",
-})
+_MERGERS = _table(
+    {
+        "networks.*.ipam.config": "ipam",
+        "networks.*.labels": "sequence",
+        "volumes.*.labels": "sequence",
+        _S + "annotations": "sequence",
+        _S + "build": "build",
+        _S + "build.additional_contexts": "sequence",
+        _S + "build.args": "sequence",
+        _S + "build.extra_hosts": "hosts",
+        _S + "build.labels": "sequence",
+        _S + "command": "replace",
+        _S + "depends_on": "depends_on",
+        _S + "deploy.labels": "sequence",
+        _S + "dns": "sequence",
+        _S + "dns_opt": "sequence",
+        _S + "dns_search": "sequence",
+        _S + "entrypoint": "replace",
+        _S + "env_file": "sequence",
+        _S + "environment": "sequence",
+        _S + "extra_hosts": "hosts",
+        _S + "healthcheck.test": "replace",
+        _S + "label_file": "sequence",
+        _S + "labels": "sequence",
+        _S + "logging": "logging",
+        _S + "models": "keys",
+        _S + "networks": "keys",
+        _S + "sysctls": "sequence",
+        _S + "tmpfs": "sequence",
+        _S + "ulimits.*": "replace",
+    }
+)
 
-_UNIQUE = _table({
-    "networks.*.labels": "key",
-    "volumes.*.labels": "key",
-    _S + "annotations": "key",
-    _S + "build.additional_contexts": "key",
-    _S + "build.args": "key",
-    _S + "build.labels": "key",
-    _S + "build.tags": "key",
-    _S + "cap_add": "key",
-    _S + "cap_drop": "key",
-    _S + "configs": "config",
-    _S + "deploy.labels": "key",
-    _S + "devices": "target",
-    _S + "dns": "key",
-    _S + "dns_opt": "key",
-    _S + "dns_search": "key",
-    _S + "env_file": "path",
-    _S + "environment": "key",
-    _S + "expose": "key",
-    _S + "labels": "key",
-    _S + "links": "key",
-    _S + "networks.*.aliases": "key",
-    _S + "networks.*.link_local_ips": "key",
-    _S + "ports": "port",
-    _S + "profiles": "key",
-    _S + "secrets": "secret",
-    _S + "sysctls": "key",
-    _S + "tmpfs": "key",
-    _S + "volumes": "target",
-})
+_UNIQUE = _table(
+    {
+        "networks.*.labels": "key",
+        "volumes.*.labels": "key",
+        _S + "annotations": "key",
+        _S + "build.additional_contexts": "key",
+        _S + "build.args": "key",
+        _S + "build.labels": "key",
+        _S + "build.tags": "key",
+        _S + "cap_add": "key",
+        _S + "cap_drop": "key",
+        _S + "configs": "config",
+        _S + "deploy.labels": "key",
+        _S + "devices": "target",
+        _S + "dns": "key",
+        _S + "dns_opt": "key",
+        _S + "dns_search": "key",
+        _S + "env_file": "path",
+        _S + "environment": "key",
+        _S + "expose": "key",
+        _S + "labels": "key",
+        _S + "links": "key",
+        _S + "networks.*.aliases": "key",
+        _S + "networks.*.link_local_ips": "key",
+        _S + "ports": "port",
+        _S + "profiles": "key",
+        _S + "secrets": "secret",
+        _S + "sysctls": "key",
+        _S + "tmpfs": "key",
+        _S + "volumes": "target",
+    }
+)
 
 _SERVICE_MERGERS: Table = _MERGERS["services"]["*"]
 
@@ -159,9 +163,11 @@ class _Merger:
     def clash(self, base: Node, over: Node, path: Path) -> Node:
         self.problems.error(
             f"cannot override {path_text(path)}: {kind_name(over)} over {kind_name(base)}",
-            over.location, path,
+            over.location,
+            path,
             notes=(f"set before at {base.location}",),
-            hint="tag the new value with !override to replace the old one")
+            hint="tag the new value with !override to replace the old one",
+        )
         return over
 
     def special(self, rule: str, base: Node, over: Node, path: Path, table: Table | None) -> Node:
@@ -267,8 +273,13 @@ def as_dependencies(node: Node) -> Node:
     if made is not node and isinstance(made, Mapping):
         for key, child in made.items.items():
             made.items[key] = Mapping(
-                {"condition": Scalar("service_started", child.location, DERIVED),
-                 "required": Scalar(True, child.location, DERIVED)}, child.location, child.origin)
+                {
+                    "condition": Scalar("service_started", child.location, DERIVED),
+                    "required": Scalar(True, child.location, DERIVED),
+                },
+                child.location,
+                child.origin,
+            )
     return made
 
 
@@ -344,6 +355,7 @@ def _mounted(folder: str) -> Callable[[Node], str | None]:
             source = _field(node, "source")
             return _field(node, "target") or (f"{folder}/{source}" if source else None)
         return f"{folder}/{_text(node)}" if isinstance(node, Scalar) else None
+
     return indexer
 
 

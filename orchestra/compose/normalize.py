@@ -38,7 +38,7 @@ _NAMESPACES = ("network_mode", "ipc", "pid", "uts", "cgroup")
 def services(tree: Mapping) -> Iterator[tuple[str, Mapping]]:
     """The services that are maps."""
     found = mapping(tree, "services")
-    for name, service in (found.items.items() if found else ()):
+    for name, service in found.items.items() if found else ():
         if isinstance(service, Mapping):
             yield name, service
 
@@ -56,7 +56,7 @@ def canonical(tree: Mapping, ctx: LoadContext) -> None:
                 service.items[key] = made
     for section in RESOURCES:
         found = mapping(tree, section)
-        for item in (found.items.values() if found else ()):
+        for item in found.items.values() if found else ():
             if isinstance(item, Mapping) and "external" in item.items:
                 _external(item)
 
@@ -237,7 +237,10 @@ def defaults(tree: Mapping, ctx: LoadContext) -> None:
             source = secret.items.get("source")
             if isinstance(source, Scalar) and source.value:
                 _default(secret, "target", f"/run/secrets/{source.value}")
-        for request in (*_maps(service, "gpus"), *_maps(service, "deploy", "resources", "reservations", "devices")):
+        for request in (
+            *_maps(service, "gpus"),
+            *_maps(service, "deploy", "resources", "reservations", "devices"),
+        ):
             if "count" not in request.items and "device_ids" not in request.items:
                 _default(request, "count", "all")
         build = service.items.get("build")
@@ -269,11 +272,11 @@ def resolve_paths(tree: Mapping, ctx: LoadContext) -> None:
         _service_paths(service, ctx)
     for section in ("secrets", "configs"):
         found = mapping(tree, section)
-        for item in (found.items.values() if found else ()):
+        for item in found.items.values() if found else ():
             if isinstance(item, Mapping):
                 _path(item, "file", ctx)
     volumes = mapping(tree, "volumes")
-    for item in (volumes.items.values() if volumes else ()):
+    for item in volumes.items.values() if volumes else ():
         if isinstance(item, Mapping):
             _volume_path(item, ctx)
 
@@ -434,7 +437,7 @@ def _implied(service: Mapping) -> None:
     for key in _NAMESPACES:
         node = service.items.get(key)
         if isinstance(node, Scalar) and isinstance(node.value, str) and node.value.startswith("service:"):
-            wanted.append((node.value[len("service:"):], True, node))
+            wanted.append((node.value[len("service:") :], True, node))
     sources = service.items.get("volumes_from")
     for item in sources.items if isinstance(sources, Sequence) else ():
         text = scalar_text(item.value) if isinstance(item, Scalar) else ""

@@ -29,8 +29,10 @@ def parse(text: str) -> list[dict[str, Any]]:
     if outer is None:
         return [{**common, "target": port, "protocol": protocol} for port in range(first, last + 1)]
     if outer[1] - outer[0] == last - first:
-        return [{**common, "target": port, "published": str(outer[0] + port - first), "protocol": protocol}
-                for port in range(first, last + 1)]
+        return [
+            {**common, "target": port, "published": str(outer[0] + port - first), "protocol": protocol}
+            for port in range(first, last + 1)
+        ]
     if first != last:
         raise ValueError(f"the ranges {published} and {target} of port {text!r} differ in length")
     return [{**common, "target": first, "published": f"{outer[0]}-{outer[1]}", "protocol": protocol}]

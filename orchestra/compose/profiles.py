@@ -52,8 +52,14 @@ def dependencies(service: Node) -> dict[str, bool]:
     return result
 
 
-def select(root: Mapping, active: set[str], names: Iterable[str], problems: Problems, *,
-           with_dependencies: bool = True) -> set[str]:
+def select(
+    root: Mapping,
+    active: set[str],
+    names: Iterable[str],
+    problems: Problems,
+    *,
+    with_dependencies: bool = True,
+) -> set[str]:
     """The named services, and what they depend on."""
     services = services_of(root)
     queue, chosen = list(names), set[str]()
@@ -110,7 +116,8 @@ def drop_unused(root: Mapping, active: set[str]) -> None:
 
 def used_resources(root: Mapping, active: set[str]) -> dict[str, set[str]]:
     used: dict[str, set[str]] = {
-        section: set() for section in ("networks", "volumes", "secrets", "configs", "models")}
+        section: set() for section in ("networks", "volumes", "secrets", "configs", "models")
+    }
     for name, service in services_of(root).items.items():
         if name not in active or not isinstance(service, Mapping):
             continue

@@ -30,12 +30,29 @@ _DATE = (  # compiled when first needed
     r"(([Tt]|[ \t]+)[0-9]{1,2}:[0-9]{1,2}:[0-9]{1,2}(\.[0-9]*)?[ \t]*(Z|[-+][0-9]{1,2}(:?[0-9]{2})?)?)?\Z"
 )
 _WORDS: dict[str, Value] = {
-    "": None, "~": None, "null": None, "Null": None, "NULL": None,
-    "true": True, "True": True, "TRUE": True, "false": False, "False": False, "FALSE": False,
-    ".inf": float("inf"), ".Inf": float("inf"), ".INF": float("inf"),
-    "+.inf": float("inf"), "+.Inf": float("inf"), "+.INF": float("inf"),
-    "-.inf": float("-inf"), "-.Inf": float("-inf"), "-.INF": float("-inf"),
-    ".nan": float("nan"), ".NaN": float("nan"), ".NAN": float("nan"),
+    "": None,
+    "~": None,
+    "null": None,
+    "Null": None,
+    "NULL": None,
+    "true": True,
+    "True": True,
+    "TRUE": True,
+    "false": False,
+    "False": False,
+    "FALSE": False,
+    ".inf": float("inf"),
+    ".Inf": float("inf"),
+    ".INF": float("inf"),
+    "+.inf": float("inf"),
+    "+.Inf": float("inf"),
+    "+.INF": float("inf"),
+    "-.inf": float("-inf"),
+    "-.Inf": float("-inf"),
+    "-.INF": float("-inf"),
+    ".nan": float("nan"),
+    ".NaN": float("nan"),
+    ".NAN": float("nan"),
 }
 _NUMERIC = frozenset("0123456789+-.")
 _CORE = "tag:yaml.org,2002:"
@@ -149,7 +166,8 @@ class _Reader:
             return self.alias(event)
         if depth >= MAX_DEPTH:
             raise self.problems.fail(
-                f"nested more than {MAX_DEPTH} levels deep", self.place(event), tuple(self.path[:6]))
+                f"nested more than {MAX_DEPTH} levels deep", self.place(event), tuple(self.path[:6])
+            )
         before = self.nodes + self.aliased
         if event.anchor:
             self.anchors[event.anchor] = None
@@ -172,7 +190,9 @@ class _Reader:
         text = event.value
         plain = not event.style
         mark = event.start_mark
-        made = Scalar(text, Location(self.file, mark.line + 1, mark.column + 1), self.origin, raw=text, plain=plain)
+        made = Scalar(
+            text, Location(self.file, mark.line + 1, mark.column + 1), self.origin, raw=text, plain=plain
+        )
         tag = event.tag
         if tag in ("!reset", "!override"):
             made.tag = tag[1:]
@@ -183,11 +203,18 @@ class _Reader:
             made.value = value = resolve(text)
             if value.__class__ is str and is_date(text) and not self.free:
                 self.problems.error(
-                    f"{text} is a date for YAML, not text", made.location, tuple(self.path),
-                    hint=f'put it in quotes: "{text}"')
+                    f"{text} is a date for YAML, not text",
+                    made.location,
+                    tuple(self.path),
+                    hint=f'put it in quotes: "{text}"',
+                )
             elif isinstance(value, float) and not math.isfinite(value):
-                self.problems.error(f"{text} is no finite number", made.location, tuple(self.path),
-                                    hint=f'put it in quotes if text is meant: "{text}"')
+                self.problems.error(
+                    f"{text} is no finite number",
+                    made.location,
+                    tuple(self.path),
+                    hint=f'put it in quotes if text is meant: "{text}"',
+                )
         return made
 
     def tagged(self, tag: str, event: Any) -> Value:
@@ -200,16 +227,21 @@ class _Reader:
             try:
                 return base64.b64decode("".join(text.split()), validate=True).decode("utf-8", "replace")
             except ValueError:
-                raise self.problems.fail("!!binary value is no base64", self.place(event), tuple(self.path)) from None
+                raise self.problems.fail(
+                    "!!binary value is no base64", self.place(event), tuple(self.path)
+                ) from None
         if name in ("int", "float", "bool", "null"):
             value = resolve(text)
             wanted = {"int": int, "float": (int, float), "bool": bool, "null": type(None)}[name]
             if isinstance(value, bool) != (name == "bool") or not isinstance(value, wanted):  # type: ignore[arg-type]
-                raise self.problems.fail(f"cannot read {text!r} as !!{name}", self.place(event), tuple(self.path))
+                raise self.problems.fail(
+                    f"cannot read {text!r} as !!{name}", self.place(event), tuple(self.path)
+                )
             return float(value) if name == "float" else value  # type: ignore[arg-type]
         if name != "timestamp":
-            self.problems.warn(f"the YAML tag {tag} means nothing here and is ignored",
-                               self.place(event), tuple(self.path))
+            self.problems.warn(
+                f"the YAML tag {tag} means nothing here and is ignored", self.place(event), tuple(self.path)
+            )
         return text
 
     def collection_tag(self, event: Any) -> str:
@@ -217,22 +249,28 @@ class _Reader:
         if tag in ("!reset", "!override"):
             return str(tag[1:])
         if tag and tag != "!" and tag not in (_CORE + "map", _CORE + "seq"):
-            self.problems.warn(f"the YAML tag {tag} means nothing here and is ignored",
-                               self.place(event), tuple(self.path))
+            self.problems.warn(
+                f"the YAML tag {tag} means nothing here and is ignored", self.place(event), tuple(self.path)
+            )
         return ""
 
     def alias(self, event: Any) -> Node:
         name = event.anchor
         if name not in self.anchors:
-            raise self.problems.fail(f"unknown anchor {name!r} referenced", self.place(event), tuple(self.path))
+            raise self.problems.fail(
+                f"unknown anchor {name!r} referenced", self.place(event), tuple(self.path)
+            )
         target = self.anchors[name]
         if target is None:
             raise self.problems.fail(f"anchor {name!r} contains itself", self.place(event), tuple(self.path))
         self.aliased += self.sizes[name]
         if self.aliased > MAX_ALIASED:
             raise self.problems.fail(
-                f"aliases expand to more than {MAX_ALIASED:,} values", self.place(event), tuple(self.path[:6]),
-                hint="files in which aliases of aliases multiply like this are refused")
+                f"aliases expand to more than {MAX_ALIASED:,} values",
+                self.place(event),
+                tuple(self.path[:6]),
+                hint="files in which aliases of aliases multiply like this are refused",
+            )
         return clone(target)
 
     def sequence(self, event: Any, depth: int) -> Sequence:
@@ -266,8 +304,12 @@ class _Reader:
             known = key in made.items
             if known:
                 first = made.key_locations[key]
-                self.problems.error(f"key {key!r} is already defined at line {first.line}", place,
-                                    tuple(path), notes=(f"first defined at {first}",))
+                self.problems.error(
+                    f"key {key!r} is already defined at line {first.line}",
+                    place,
+                    tuple(path),
+                    notes=(f"first defined at {first}",),
+                )
             loose = key.startswith("x-")
             self.free += loose
             simple = event.__class__.__name__ == "ScalarEvent" and not event.anchor
@@ -297,8 +339,12 @@ class _Reader:
             return node.value, place, False
         shown = node.raw if isinstance(node, Scalar) else "a list or mapping"
         where = ".".join(str(part) for part in self.path) or "top level"
-        self.problems.error(f"non-text key at {where}: {shown}", place, tuple(self.path),
-                            hint=f'put it in quotes: "{shown}"' if isinstance(node, Scalar) else None)
+        self.problems.error(
+            f"non-text key at {where}: {shown}",
+            place,
+            tuple(self.path),
+            hint=f'put it in quotes: "{shown}"' if isinstance(node, Scalar) else None,
+        )
         return str(shown), place, False
 
     def merge(self, made: Mapping, merges: Node) -> None:
@@ -306,8 +352,9 @@ class _Reader:
         sources = merges.items if isinstance(merges, Sequence) else [merges]
         for source in sources:
             if not isinstance(source, Mapping):
-                raise self.problems.fail("<< wants a mapping or a list of mappings", source.location,
-                                         tuple(self.path))
+                raise self.problems.fail(
+                    "<< wants a mapping or a list of mappings", source.location, tuple(self.path)
+                )
             for key, child in source.items.items():
                 if key not in made.items:
                     made.items[key] = child

@@ -20,9 +20,14 @@ def record(cls: type[T]) -> type[T]:
     """Class decorator."""
     names = tuple(inspect.get_annotations(cls))
     methods: dict[str, Any] = {
-        "__init__": _initializer(cls, names), "__repr__": _repr, "__eq__": _eq, "__hash__": _hash,
-        "__setattr__": _refuse_set, "__delattr__": _refuse_delete,
-        "__getstate__": _state, "__setstate__": _restore,
+        "__init__": _initializer(cls, names),
+        "__repr__": _repr,
+        "__eq__": _eq,
+        "__hash__": _hash,
+        "__setattr__": _refuse_set,
+        "__delattr__": _refuse_delete,
+        "__getstate__": _state,
+        "__setstate__": _restore,
     }
     for name, method in methods.items():
         setattr(cls, name, method)

@@ -34,8 +34,13 @@ Check = Callable[[Node, Path, Faults], None]
 
 _IGNORED = {"title", "description", "default", "deprecated", "$schema", "$id", "$defs"}
 _WORDS = {
-    "string": "a string", "integer": "a whole number", "number": "a number", "boolean": "true or false",
-    "object": "a mapping", "array": "a list", "null": "null",
+    "string": "a string",
+    "integer": "a whole number",
+    "number": "a number",
+    "boolean": "true or false",
+    "object": "a mapping",
+    "array": "a list",
+    "null": "null",
 }
 # The plain text alternative of numbers and booleans exists for interpolation; no need to mention it.
 _QUIET = {"integer", "number", "boolean"}
@@ -95,14 +100,31 @@ class _Compiler:
     def compile(self, schema: dict[str, Any]) -> Check:
         if "$ref" in schema:
             return self._reference(schema["$ref"])
-        unknown = schema.keys() - _IGNORED - {
-            "type", "properties", "patternProperties", "additionalProperties", "items", "uniqueItems", "enum",
-            "pattern", "minimum", "maximum", "required", "oneOf"}
+        unknown = (
+            schema.keys()
+            - _IGNORED
+            - {
+                "type",
+                "properties",
+                "patternProperties",
+                "additionalProperties",
+                "items",
+                "uniqueItems",
+                "enum",
+                "pattern",
+                "minimum",
+                "maximum",
+                "required",
+                "oneOf",
+            }
+        )
         if unknown:
             raise ValueError(f"schema keywords without a check: {sorted(unknown)}")
         if "oneOf" in schema:
             return self._alternatives(schema["oneOf"])
-        inner = [check for check in (self._object(schema), self._array(schema), self._scalar(schema)) if check]
+        inner = [
+            check for check in (self._object(schema), self._array(schema), self._scalar(schema)) if check
+        ]
         return self._typed(schema.get("type"), inner)
 
     def _reference(self, name: str) -> Check:
@@ -144,8 +166,10 @@ class _Compiler:
 
     def _object(self, schema: dict[str, Any]) -> Check | None:
         properties = {key: self.compile(value) for key, value in schema.get("properties", {}).items()}
-        patterns = [(_matcher(key), self.compile(value) if value else None)
-                    for key, value in schema.get("patternProperties", {}).items()]
+        patterns = [
+            (_matcher(key), self.compile(value) if value else None)
+            for key, value in schema.get("patternProperties", {}).items()
+        ]
         closed = schema.get("additionalProperties") is False
         required = tuple(schema.get("required", ()))
         known = tuple(properties)
@@ -196,15 +220,22 @@ class _Compiler:
         low, high = schema.get("minimum"), schema.get("maximum")
         if words is None and pattern is None and low is None and high is None:
             return None
-        listed = f"must be {' or '.join([', '.join(words[:-1]), words[-1]] if len(words) > 1 else words)}" if words else ""
+        listed = (
+            f"must be {' or '.join([', '.join(words[:-1]), words[-1]] if len(words) > 1 else words)}"
+            if words
+            else ""
+        )
 
         def check_scalar(node: Node, path: Path, faults: Faults) -> None:
             value = node.value if isinstance(node, Scalar) else None
             if words is not None and value not in words:
                 faults.append(Fault(path, node, f"{listed}, not {_shown(node)}", None, tuple(words)))
             if pattern is not None and isinstance(value, str) and not re.search(pattern, value):
-                faults.append(Fault(path, node, f"{value!r} has not the form it must have",
-                                    None, _pattern_words(pattern)))
+                faults.append(
+                    Fault(
+                        path, node, f"{value!r} has not the form it must have", None, _pattern_words(pattern)
+                    )
+                )
             if isinstance(value, int | float) and not isinstance(value, bool):
                 if (low is not None and value < low) or (high is not None and value > high):
                     faults.append(Fault(path, node, f"must be {_bounds(low, high)}, not {value}"))
@@ -286,7 +317,9 @@ def _check_unique(node: Sequence, path: Path, faults: Faults) -> None:
     for index, item in enumerate(node.items):
         key = _identity(item)
         if key in seen:
-            faults.append(Fault((*path, index), item, f"items must be unique, but {_brief(item)} is repeated"))
+            faults.append(
+                Fault((*path, index), item, f"items must be unique, but {_brief(item)} is repeated")
+            )
         seen.add(key)
 
 

@@ -22,8 +22,12 @@ from orchestra.errors import Location
 
 MAX_BYTES = 100_000_000
 NAMES = ("compose.yaml", "compose.yml", "docker-compose.yml", "docker-compose.yaml")
-OVERRIDES = ("compose.override.yml", "compose.override.yaml",
-             "docker-compose.override.yml", "docker-compose.override.yaml")
+OVERRIDES = (
+    "compose.override.yml",
+    "compose.override.yaml",
+    "docker-compose.override.yml",
+    "docker-compose.override.yaml",
+)
 TRUE = frozenset({"1", "t", "T", "true", "True", "TRUE"})
 _REMOTE = re.compile(r"(oci|https?|ssh|git)://|git@|github\.com/")
 
@@ -53,7 +57,7 @@ class Surroundings:
 def shown_name(path: str, cwd: str) -> str:
     """The path as messages show it: relative when it lies below ``cwd``."""
     if cwd != "/" and path.startswith(cwd.rstrip("/") + "/"):
-        return path[len(cwd.rstrip("/")) + 1:]
+        return path[len(cwd.rstrip("/")) + 1 :]
     return path
 
 
@@ -64,8 +68,14 @@ def join(base: str, path: str, home: str = "") -> str:
     return os.path.normpath(os.path.join(base, path))
 
 
-def read_text(path: str, problems: Problems, what: str, referrer: Location | None = None,
-              where: Path = (), limit: int = MAX_BYTES) -> str:
+def read_text(
+    path: str,
+    problems: Problems,
+    what: str,
+    referrer: Location | None = None,
+    where: Path = (),
+    limit: int = MAX_BYTES,
+) -> str:
     """The text of a file, or a located problem raised at the place that names it."""
     try:
         with open(path, "rb") as stream:
@@ -98,8 +108,15 @@ def decode(data: bytes, path: str, problems: Problems, what: str) -> str:
         raise problems.fail(f"{what} is no UTF-8 text", Location(path, line, column)) from None
 
 
-def read_source(path: str, options: LoadOptions, problems: Problems, *, what: str = "compose file",
-                referrer: Location | None = None, where: Path = ()) -> Source:
+def read_source(
+    path: str,
+    options: LoadOptions,
+    problems: Problems,
+    *,
+    what: str = "compose file",
+    referrer: Location | None = None,
+    where: Path = (),
+) -> Source:
     """A compose file; ``-`` is the text given as standard input."""
     if path == "-":
         data = options.stdin if options.stdin is not None else ""
@@ -110,8 +127,12 @@ def read_source(path: str, options: LoadOptions, problems: Problems, *, what: st
         problems.sources.setdefault("-", data)
         return Source("-", "-", data)
     if _REMOTE.match(path):
-        raise problems.fail(f"{what} {path}: remote files are not supported", referrer, where,
-                            hint="fetch it yourself and name the local file")
+        raise problems.fail(
+            f"{what} {path}: remote files are not supported",
+            referrer,
+            where,
+            hint="fetch it yourself and name the local file",
+        )
     text = read_text(path, problems, what, referrer, where)
     shown = shown_name(path, options.cwd)
     problems.sources.setdefault(shown, text)
@@ -146,7 +167,8 @@ def surroundings(options: LoadOptions, problems: Problems) -> Surroundings:
     if not named:
         _default_env(found, found.working_dir, options, problems)
     found.profiles = options.profiles or tuple(
-        word.strip() for word in found.environment.get("COMPOSE_PROFILES", "").split(",") if word.strip())
+        word.strip() for word in found.environment.get("COMPOSE_PROFILES", "").split(",") if word.strip()
+    )
     return found
 
 
@@ -160,7 +182,8 @@ def _folder(files: tuple[str, ...]) -> str:
 
 def _env_files(options: LoadOptions) -> tuple[str, ...]:
     named = options.env_files or tuple(
-        word.strip() for word in options.environ.get("COMPOSE_ENV_FILES", "").split(",") if word.strip())
+        word.strip() for word in options.environ.get("COMPOSE_ENV_FILES", "").split(",") if word.strip()
+    )
     return tuple(join(options.cwd, path) for path in named)
 
 
@@ -175,9 +198,17 @@ def _default_env(found: Surroundings, folder: str, options: LoadOptions, problem
     found.env_files = (*found.env_files, path)
 
 
-def add_env_file(environment: dict[str, str], origins: dict[str, tuple[str, ...]], path: str,
-                 options: LoadOptions, problems: Problems, *, later_wins: bool = True,
-                 referrer: Location | None = None, where: Path = ()) -> None:
+def add_env_file(
+    environment: dict[str, str],
+    origins: dict[str, tuple[str, ...]],
+    path: str,
+    options: LoadOptions,
+    problems: Problems,
+    *,
+    later_wins: bool = True,
+    referrer: Location | None = None,
+    where: Path = (),
+) -> None:
     """Read an env file into ``environment``: the shell's variables stay, other files' are replaced
     when ``later_wins``."""
     text = read_text(path, problems, "env file", referrer, where)
@@ -193,13 +224,15 @@ def add_env_file(environment: dict[str, str], origins: dict[str, tuple[str, ...]
             origins[name] = (*known, place)
 
 
-def parse_env(text: str, shown: str, lookup: Lookup, problems: Problems,
-              raw: bool = False) -> dict[str, tuple[str, int]]:
+def parse_env(
+    text: str, shown: str, lookup: Lookup, problems: Problems, raw: bool = False
+) -> dict[str, tuple[str, int]]:
     """The grammar of :mod:`~orchestra.compose.dotenv`, its errors and warnings located."""
 
     def missing(name: str, line: int) -> None:
-        problems.warn(f'the "{name}" variable is not set, defaulting to a blank string',
-                      Location(shown, line))
+        problems.warn(
+            f'the "{name}" variable is not set, defaulting to a blank string', Location(shown, line)
+        )
 
     try:
         return dotenv.parse_raw(text, lookup) if raw else dotenv.parse(text, lookup, missing)
@@ -227,18 +260,24 @@ def _search(folder: str, options: LoadOptions, problems: Problems) -> tuple[str,
         if not candidates:
             continue
         if len(candidates) > 1:
-            problems.warn(f"several compose files found: {', '.join(candidates)}; using {candidates[0]}",
-                          Location(shown_name(os.path.join(place, candidates[0]), options.cwd)))
+            problems.warn(
+                f"several compose files found: {', '.join(candidates)}; using {candidates[0]}",
+                Location(shown_name(os.path.join(place, candidates[0]), options.cwd)),
+            )
         chosen = [os.path.join(place, candidates[0])]
         overrides = [name for name in OVERRIDES if os.path.isfile(os.path.join(place, name))]
         if len(overrides) > 1:
-            problems.warn(f"several override files found: {', '.join(overrides)}; using {overrides[0]}",
-                          Location(shown_name(os.path.join(place, overrides[0]), options.cwd)))
+            problems.warn(
+                f"several override files found: {', '.join(overrides)}; using {overrides[0]}",
+                Location(shown_name(os.path.join(place, overrides[0]), options.cwd)),
+            )
         return tuple(chosen + [os.path.join(place, name) for name in overrides[:1]])
     raise problems.fail(
-        "no compose file found", Location(start),
+        "no compose file found",
+        Location(start),
         hint="looked for compose.yaml, compose.yml, docker-compose.yml and docker-compose.yaml here and in "
-             "every parent folder; name one with -f")
+        "every parent folder; name one with -f",
+    )
 
 
 # -- the name ----------------------------------------------------------------------------------
@@ -255,5 +294,6 @@ def checked_name(text: str, whence: str, problems: Problems) -> str:
         raise problems.fail(
             f"invalid project name {text!r} ({whence}): must consist only of lowercase alphanumeric "
             "characters, hyphens and underscores, and start with a letter or number",
-            hint=f"try {normal_name(text)!r}" if normal_name(text) else None)
+            hint=f"try {normal_name(text)!r}" if normal_name(text) else None,
+        )
     return text

@@ -166,8 +166,9 @@ def plain(node: Node | None) -> Any:
     return None
 
 
-def from_plain(data: Any, location: Location = NOWHERE, origin: Origin = DERIVED, *,
-               like: Node | None = None) -> Node:
+def from_plain(
+    data: Any, location: Location = NOWHERE, origin: Origin = DERIVED, *, like: Node | None = None
+) -> Node:
     """JSON data as nodes that all stand at one place: at ``like``'s, or at ``location``."""
     if like is not None:
         location, origin = like.location, like.origin

@@ -40,11 +40,19 @@ def _report(fault: Fault, problems: Problems) -> None:
     where = path_text(fault.path)
     if fault.key is not None and isinstance(fault.node, Mapping):
         path = (*fault.path, fault.key)
-        problems.error(_with_place(fault.message, where), fault.node.key_location(fault.key), path,
-                       hint=_stranger_hint(fault))
+        problems.error(
+            _with_place(fault.message, where),
+            fault.node.key_location(fault.key),
+            path,
+            hint=_stranger_hint(fault),
+        )
         return
-    problems.error(f"{where} {fault.message}" if where else fault.message, fault.node.location, fault.path,
-                   hint=_value_hint(fault))
+    problems.error(
+        f"{where} {fault.message}" if where else fault.message,
+        fault.node.location,
+        fault.path,
+        hint=_value_hint(fault),
+    )
 
 
 def _with_place(message: str, where: str) -> str:
@@ -64,8 +72,23 @@ def _stranger_hint(fault: Fault) -> str | None:
     return "remove it, or begin its name with x- to keep it as an extension"
 
 
-_HOMES = dict.fromkeys(("image", "build", "ports", "environment", "command", "restart", "depends_on", "container_name",
-                        "entrypoint", "healthcheck", "labels", "env_file"), True)
+_HOMES = dict.fromkeys(
+    (
+        "image",
+        "build",
+        "ports",
+        "environment",
+        "command",
+        "restart",
+        "depends_on",
+        "container_name",
+        "entrypoint",
+        "healthcheck",
+        "labels",
+        "env_file",
+    ),
+    True,
+)
 
 
 def _value_hint(fault: Fault) -> str | None:

@@ -423,7 +423,9 @@ class Waiter:
         for c in containers:
             self._not_failed(c)
         now = time.time()
-        settled = [c for c in containers if c.health == "healthy" or (c.health == "" and now - c.started > SETTLED)]
+        settled = [
+            c for c in containers if c.health == "healthy" or (c.health == "" and now - c.started > SETTLED)
+        ]
         if containers and len(settled) == len(containers) and all(c.state == "running" for c in containers):
             return self._done(containers, "Healthy")
         return False

@@ -34,7 +34,9 @@ def check(member: tarfile.TarInfo, folder: str) -> None:
             raise Outside(f"{member.name[:100]!r} leads out of the folder")
 
 
-def extract(tar: tarfile.TarFile, member: tarfile.TarInfo, folder: str, *, numeric_owner: bool = True) -> None:
+def extract(
+    tar: tarfile.TarFile, member: tarfile.TarInfo, folder: str, *, numeric_owner: bool = True
+) -> None:
     """Extract one member below ``folder``, after :func:`check`; setuid and setgid bits of group and others'
     write permission go, as with the standard library's ``tar`` filter."""
     check(member, folder)

@@ -27,8 +27,13 @@ def load_device_program(code: bytes) -> int:
     """Verify and load; the program's fd."""
     instructions = ctypes.create_string_buffer(code, len(code))
     licence = ctypes.create_string_buffer(b"Apache-2.0")
-    attributes = struct.pack("<IIQQ", _TYPE_CGROUP_DEVICE, len(code) // 8, ctypes.addressof(instructions),
-                             ctypes.addressof(licence))
+    attributes = struct.pack(
+        "<IIQQ",
+        _TYPE_CGROUP_DEVICE,
+        len(code) // 8,
+        ctypes.addressof(instructions),
+        ctypes.addressof(licence),
+    )
     return _bpf(_PROG_LOAD, attributes)[0]
 
 

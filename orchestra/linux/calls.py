@@ -66,7 +66,9 @@ _fsmount = _system(c_int, c_uint, c_uint)
 _mount_setattr = _system(c_int, c_char_p, c_uint, c_char_p, c_size_t)
 
 
-def mount(source: str | None, target: str, fstype: str | None, flags: int = 0, data: str | None = None) -> None:
+def mount(
+    source: str | None, target: str, fstype: str | None, flags: int = 0, data: str | None = None
+) -> None:
     if _mount(_bytes(source), _bytes(target), _bytes(fstype), flags, _bytes(data)):
         raise failed(f"mount {fstype or source or ''}".rstrip(), target)
 
@@ -112,8 +114,16 @@ def fsmount(fd: int, attributes: int = 0) -> int:
     return int(mount_fd)
 
 
-def mount_setattr(dir_fd: int, path: str, flags: int, *, set_: int = 0, clear: int = 0, propagation: int = 0,
-                  userns_fd: int = 0) -> None:
+def mount_setattr(
+    dir_fd: int,
+    path: str,
+    flags: int,
+    *,
+    set_: int = 0,
+    clear: int = 0,
+    propagation: int = 0,
+    userns_fd: int = 0,
+) -> None:
     attributes = struct.pack("=QQQQ", set_, clear, propagation, userns_fd)
     if _mount_setattr(442, dir_fd, _bytes(path), flags, attributes, len(attributes)):
         raise failed("mount_setattr", path)
@@ -177,8 +187,15 @@ _CAPABILITY_VERSION = struct.pack("<Ii", 0x20080522, 0)
 def capset(effective: int, permitted: int, inheritable: int) -> None:
     """The three sets of the calling thread, as masks."""
     low, high = 0xFFFFFFFF, 32
-    data = struct.pack("<6I", effective & low, permitted & low, inheritable & low,
-                       effective >> high, permitted >> high, inheritable >> high)
+    data = struct.pack(
+        "<6I",
+        effective & low,
+        permitted & low,
+        inheritable & low,
+        effective >> high,
+        permitted >> high,
+        inheritable >> high,
+    )
     if _capset(_nr(126, 91), _CAPABILITY_VERSION, data):
         raise failed("capset")
 

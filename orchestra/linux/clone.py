@@ -34,8 +34,20 @@ def clone(flags: int = 0, *, cgroup_fd: int | None = None) -> tuple[int, int]:
     pidfd = ctypes.c_int(-1)
     flags |= CLONE_PIDFD | CLONE_CLEAR_SIGHAND | (CLONE_INTO_CGROUP if cgroup_fd is not None else 0)
     exit_signal = 0 if flags & CLONE_PARENT else signal.SIGCHLD  # with CLONE_PARENT it is inherited
-    arguments = struct.pack("=11Q", flags, ctypes.addressof(pidfd), 0, 0, exit_signal, 0, 0, 0, 0, 0,
-                            cgroup_fd if cgroup_fd is not None else 0)
+    arguments = struct.pack(
+        "=11Q",
+        flags,
+        ctypes.addressof(pidfd),
+        0,
+        0,
+        exit_signal,
+        0,
+        0,
+        0,
+        0,
+        0,
+        cgroup_fd if cgroup_fd is not None else 0,
+    )
     _before()
     pid = _syscall(_NR_CLONE3, arguments, len(arguments))
     if pid == 0:
@@ -46,5 +58,3 @@ def clone(flags: int = 0, *, cgroup_fd: int | None = None) -> tuple[int, int]:
     if pid < 0:
         raise OSError(number, f"clone3: {os.strerror(number)}")
     return int(pid), pidfd.value
-
-

@@ -18,8 +18,9 @@ INSIDE = C.RESOLVE_IN_ROOT | C.RESOLVE_NO_MAGICLINKS
 O_PATH = os.O_PATH
 
 
-def open_inside(root_fd: int, path: str, flags: int = O_PATH, *, mode: int = 0, follow: bool = True,
-                resolve: int = 0) -> int:
+def open_inside(
+    root_fd: int, path: str, flags: int = O_PATH, *, mode: int = 0, follow: bool = True, resolve: int = 0
+) -> int:
     """``follow=False`` refuses symbolic links anywhere in the path."""
     resolve |= INSIDE | (0 if follow else C.RESOLVE_NO_SYMLINKS)
     for _ in range(64):
@@ -43,8 +44,9 @@ def make_inside(root_fd: int, path: str, *, directory: bool = True, mode: int = 
     try:
         for index in range(len(parts)):
             last = index == len(parts) - 1
-            below = _step(root_fd, "/".join(parts[:index + 1]), here, parts[index],
-                          directory or not last, mode)
+            below = _step(
+                root_fd, "/".join(parts[: index + 1]), here, parts[index], directory or not last, mode
+            )
             os.close(here)
             here = below
         return here
@@ -67,8 +69,9 @@ def _step(root_fd: int, path: str, parent_fd: int, name: str, directory: bool, m
             os.close(os.open(name, flags, 0o644 if mode == 0o755 else mode, dir_fd=parent_fd))
     except FileExistsError:
         return _through_link(root_fd, path, parent_fd, name, directory, mode)
-    return calls.openat2(parent_fd, name, O_PATH | os.O_NOFOLLOW,
-                         resolve=C.RESOLVE_BENEATH | C.RESOLVE_NO_SYMLINKS)
+    return calls.openat2(
+        parent_fd, name, O_PATH | os.O_NOFOLLOW, resolve=C.RESOLVE_BENEATH | C.RESOLVE_NO_SYMLINKS
+    )
 
 
 def _through_link(root_fd: int, path: str, parent_fd: int, name: str, directory: bool, mode: int) -> int:
@@ -92,7 +95,7 @@ def write_file(path: str | os.PathLike[str], data: bytes | str, mode: int = 0o60
     try:
         view = memoryview(data.encode() if isinstance(data, str) else data)
         while view:
-            view = view[os.write(fd, view):]
+            view = view[os.write(fd, view) :]
         os.fchmod(fd, mode)
         os.rename(draft, place)
     except BaseException:

@@ -67,7 +67,7 @@ class Inotify:
             offset = 0
             while offset < len(data):
                 watch, mask, cookie, length = struct.unpack_from("=iIII", data, offset)
-                name = data[offset + 16:offset + 16 + length].rstrip(b"\0")
+                name = data[offset + 16 : offset + 16 + length].rstrip(b"\0")
                 found.append((watch, mask, cookie, os.fsdecode(name)))
                 offset += 16 + length
 
@@ -96,8 +96,9 @@ class TreeWatch:
     def __enter__(self) -> TreeWatch:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None,
-                 trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
     def fileno(self) -> int:
@@ -139,8 +140,10 @@ class TreeWatch:
             changed.add(path)
 
     def _below_root(self, path: str) -> bool:
-        return any(path == root or (root not in self._single and path.startswith(root.rstrip("/") + "/"))
-                   for root in self.roots)
+        return any(
+            path == root or (root not in self._single and path.startswith(root.rstrip("/") + "/"))
+            for root in self.roots
+        )
 
     def _forget(self, path: str) -> None:
         for watch, folder in list(self._paths.items()):

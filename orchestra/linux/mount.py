@@ -14,10 +14,14 @@ from orchestra.linux import calls
 from orchestra.linux import constants as C
 
 PROPAGATION = {
-    "private": C.MS_PRIVATE, "rprivate": C.MS_PRIVATE | C.MS_REC,
-    "slave": C.MS_SLAVE, "rslave": C.MS_SLAVE | C.MS_REC,
-    "shared": C.MS_SHARED, "rshared": C.MS_SHARED | C.MS_REC,
-    "unbindable": C.MS_UNBINDABLE, "runbindable": C.MS_UNBINDABLE | C.MS_REC,
+    "private": C.MS_PRIVATE,
+    "rprivate": C.MS_PRIVATE | C.MS_REC,
+    "slave": C.MS_SLAVE,
+    "rslave": C.MS_SLAVE | C.MS_REC,
+    "shared": C.MS_SHARED,
+    "rshared": C.MS_SHARED | C.MS_REC,
+    "unbindable": C.MS_UNBINDABLE,
+    "runbindable": C.MS_UNBINDABLE | C.MS_REC,
 }
 
 
@@ -42,12 +46,20 @@ def attach(mount_fd: int, target_fd: int) -> None:
     calls.move_mount(mount_fd, "", target_fd, "", C.MOVE_MOUNT_F_EMPTY_PATH | C.MOVE_MOUNT_T_EMPTY_PATH)
 
 
-def set_attributes(mount_fd: int, *, set_: int = 0, clear: int = 0, recursive: bool = False,
-                   propagation: int = 0, userns_fd: int = 0) -> None:
+def set_attributes(
+    mount_fd: int,
+    *,
+    set_: int = 0,
+    clear: int = 0,
+    recursive: bool = False,
+    propagation: int = 0,
+    userns_fd: int = 0,
+) -> None:
     """Change the mount whose root ``mount_fd`` is (``propagation`` is MS_PRIVATE and the like)."""
     flags = C.AT_EMPTY_PATH | (C.AT_RECURSIVE if recursive else 0)
-    calls.mount_setattr(mount_fd, "", flags, set_=set_, clear=clear, propagation=propagation & ~C.MS_REC,
-                        userns_fd=userns_fd)
+    calls.mount_setattr(
+        mount_fd, "", flags, set_=set_, clear=clear, propagation=propagation & ~C.MS_REC, userns_fd=userns_fd
+    )
 
 
 def filesystem(fstype: str, options: list[tuple[str, str | None]], attributes: int = 0) -> int:
@@ -62,7 +74,9 @@ def filesystem(fstype: str, options: list[tuple[str, str | None]], attributes: i
         try:
             calls.fsconfig(context, C.FSCONFIG_CMD_CREATE, None, None)
         except OSError as problem:
-            raise OSError(problem.errno, f"mount {fstype}: {_last_message(context) or os.strerror(problem.errno or 0)}") from None
+            raise OSError(
+                problem.errno, f"mount {fstype}: {_last_message(context) or os.strerror(problem.errno or 0)}"
+            ) from None
         return calls.fsmount(context, attributes)
     finally:
         os.close(context)

@@ -89,8 +89,20 @@ def parse_mountinfo(text: str) -> list[Mount]:
         fields, tail = left.split(" "), right.split(" ")
         if len(fields) < 6 or len(tail) < 3:
             continue
-        found.append(Mount(int(fields[0]), int(fields[1]), fields[2], unescape(fields[3]), unescape(fields[4]),
-                           tuple(fields[5].split(",")), tuple(fields[6:]), tail[0], unescape(tail[1]), tail[2]))
+        found.append(
+            Mount(
+                int(fields[0]),
+                int(fields[1]),
+                fields[2],
+                unescape(fields[3]),
+                unescape(fields[4]),
+                tuple(fields[5].split(",")),
+                tuple(fields[6:]),
+                tail[0],
+                unescape(tail[1]),
+                tail[2],
+            )
+        )
     return found
 
 

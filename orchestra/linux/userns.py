@@ -49,7 +49,9 @@ def _write(path: str, content: str) -> None:
     try:
         os.write(fd, content.encode())
     except OSError as problem:
-        raise OSError(problem.errno, f"{os.strerror(problem.errno or 0)} (writing {content!r})", path) from None
+        raise OSError(
+            problem.errno, f"{os.strerror(problem.errno or 0)} (writing {content!r})", path
+        ) from None
     finally:
         os.close(fd)
 

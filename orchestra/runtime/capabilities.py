@@ -41,7 +41,9 @@ def parse(data: dict[str, Any] | None) -> tuple[Sets, list[str]]:
         wanted = caps.mask(names)
         limit = available if key == "bounding" else available & held
         if key == "bounding" and wanted & ~limit:
-            warnings.append(f"capabilities: this machine cannot give {', '.join(caps.names(wanted & ~limit))}")
+            warnings.append(
+                f"capabilities: this machine cannot give {', '.join(caps.names(wanted & ~limit))}"
+            )
         masks[key] = wanted & limit
     masks["effective"] &= masks["permitted"]
     masks["ambient"] &= masks["permitted"] & masks["inheritable"]

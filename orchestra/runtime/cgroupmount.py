@@ -32,10 +32,15 @@ def apply(mount: Mount, root_fd: int, places: list[tuple[str, str]], unified: st
         raise StepError.of(mount.describe(), problem) from None
 
 
-def _separate(mount: Mount, root_fd: int, target: int, places: list[tuple[str, str]], set_: int, clear: int) -> None:
+def _separate(
+    mount: Mount, root_fd: int, target: int, places: list[tuple[str, str]], set_: int, clear: int
+) -> None:
     """A tmpfs with a directory for each hierarchy, and links for joined controllers."""
-    tree = mounting.filesystem("tmpfs", [("mode", "755"), ("source", "tmpfs")],
-                               C.MOUNT_ATTR_NOSUID | C.MOUNT_ATTR_NODEV | C.MOUNT_ATTR_NOEXEC)
+    tree = mounting.filesystem(
+        "tmpfs",
+        [("mode", "755"), ("source", "tmpfs")],
+        C.MOUNT_ATTR_NOSUID | C.MOUNT_ATTR_NODEV | C.MOUNT_ATTR_NOEXEC,
+    )
     try:
         mounting.attach(tree, target)
         for name, place in places:

@@ -47,7 +47,9 @@ def _copy(source: int, target: int, name: str) -> None:
 
 def _copy_file(source: int, target: int, name: str, info: os.stat_result) -> None:
     reader = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=source)
-    writer = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=target)
+    writer = os.open(
+        name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=target
+    )
     try:
         while os.sendfile(writer, reader, None, 1 << 30):
             pass

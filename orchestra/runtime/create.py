@@ -84,8 +84,12 @@ class Created:
         if message is not None:
             raise StepError.from_step(message.get("error") or {})
         if self.plan.hooks.get("poststart"):
-            hooks.run_leniently(self.plan.hooks["poststart"], self.plan.state("running", self.pid), self._warn,
-                                directory=self.plan.bundle)
+            hooks.run_leniently(
+                self.plan.hooks["poststart"],
+                self.plan.state("running", self.pid),
+                self._warn,
+                directory=self.plan.bundle,
+            )
 
     def detach(self) -> None:
         """Leave the init to its listener: its start is somebody else's business."""
@@ -104,8 +108,17 @@ class Created:
 class Pending:
     """A container in the making."""
 
-    def __init__(self, plan: Plan, options: Options, cgroups: CgroupManager | None, end: socket.socket,
-                 pid: int, pidfd: int, *, inside: bool) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        options: Options,
+        cgroups: CgroupManager | None,
+        end: socket.socket,
+        pid: int,
+        pidfd: int,
+        *,
+        inside: bool,
+    ) -> None:
         self.plan = plan
         self.pid = pid
         self.pidfd = pidfd
@@ -214,15 +227,30 @@ def _kill(pid: int, pidfd: int) -> None:
         pass
 
 
-def create(config: dict[str, Any], *, container_id: str, bundle: str, stdio: tuple[int, int, int],
-           cgroups: CgroupManager | None = None, options: Options | None = None) -> Created:
+def create(
+    config: dict[str, Any],
+    *,
+    container_id: str,
+    bundle: str,
+    stdio: tuple[int, int, int],
+    cgroups: CgroupManager | None = None,
+    options: Options | None = None,
+) -> Created:
     """A container up to the point before its program runs. The cgroup, if any, has been created."""
-    return create_begin(config, container_id=container_id, bundle=bundle, stdio=stdio, cgroups=cgroups,
-                        options=options).finish()
+    return create_begin(
+        config, container_id=container_id, bundle=bundle, stdio=stdio, cgroups=cgroups, options=options
+    ).finish()
 
 
-def create_begin(config: dict[str, Any], *, container_id: str, bundle: str, stdio: tuple[int, int, int],
-                 cgroups: CgroupManager | None = None, options: Options | None = None) -> Pending:
+def create_begin(
+    config: dict[str, Any],
+    *,
+    container_id: str,
+    bundle: str,
+    stdio: tuple[int, int, int],
+    cgroups: CgroupManager | None = None,
+    options: Options | None = None,
+) -> Pending:
     """Make the container's process and return at once."""
     options = options or Options()
     plan = plans.make(config, container_id=container_id, bundle=os.path.abspath(bundle), cgroups=cgroups)
@@ -253,7 +281,11 @@ def create_begin(config: dict[str, Any], *, container_id: str, bundle: str, stdi
         raise
     finally:
         theirs.close()
-        for fd in (*inherited.joins.values(), *inherited.trees.values(), *([group] if group is not None else [])):
+        for fd in (
+            *inherited.joins.values(),
+            *inherited.trees.values(),
+            *([group] if group is not None else []),
+        ):
             os.close(fd)
     return Pending(plan, options, cgroups, ours, pid, pidfd, inside=group is not None)
 
@@ -268,7 +300,10 @@ def _open_idmapped(plan: Plan, inherited: init.Inherited) -> None:
 # The middle process: joins what must be joined before init's pid exists, mounts what a user namespace
 # may not, makes the init as its own sibling, and ends.
 
-def _by_middle(plan: Plan, inherited: init.Inherited, ours: socket.socket, group: int | None) -> tuple[int, int]:
+
+def _by_middle(
+    plan: Plan, inherited: init.Inherited, ours: socket.socket, group: int | None
+) -> tuple[int, int]:
     middle, middle_fd = clone()
     if middle == 0:
         init.guarded(inherited.end, lambda: _middle(plan, inherited, group))

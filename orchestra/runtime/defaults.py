@@ -10,13 +10,31 @@ import glob
 from typing import Any
 
 CAPABILITIES = (
-    "CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FOWNER", "CAP_FSETID", "CAP_KILL", "CAP_NET_BIND_SERVICE",
-    "CAP_SETFCAP", "CAP_SETGID", "CAP_SETPCAP", "CAP_SETUID", "CAP_SYS_CHROOT",
+    "CAP_CHOWN",
+    "CAP_DAC_OVERRIDE",
+    "CAP_FOWNER",
+    "CAP_FSETID",
+    "CAP_KILL",
+    "CAP_NET_BIND_SERVICE",
+    "CAP_SETFCAP",
+    "CAP_SETGID",
+    "CAP_SETPCAP",
+    "CAP_SETUID",
+    "CAP_SYS_CHROOT",
 )
 
 MASKED_PATHS = (
-    "/proc/acpi", "/proc/asound", "/proc/interrupts", "/proc/kcore", "/proc/keys", "/proc/latency_stats",
-    "/proc/sched_debug", "/proc/scsi", "/proc/timer_list", "/proc/timer_stats", "/sys/firmware",
+    "/proc/acpi",
+    "/proc/asound",
+    "/proc/interrupts",
+    "/proc/kcore",
+    "/proc/keys",
+    "/proc/latency_stats",
+    "/proc/sched_debug",
+    "/proc/scsi",
+    "/proc/timer_list",
+    "/proc/timer_stats",
+    "/sys/firmware",
     "/sys/devices/virtual/powercap",
 )
 
@@ -27,20 +45,32 @@ SHM_SIZE = 64 << 20
 
 # (path, type, major, minor, mode): in every container, with the links of DEVICE_LINKS
 DEVICES = (
-    ("/dev/null", "c", 1, 3, 0o666), ("/dev/zero", "c", 1, 5, 0o666), ("/dev/full", "c", 1, 7, 0o666),
-    ("/dev/random", "c", 1, 8, 0o666), ("/dev/urandom", "c", 1, 9, 0o666), ("/dev/tty", "c", 5, 0, 0o666),
+    ("/dev/null", "c", 1, 3, 0o666),
+    ("/dev/zero", "c", 1, 5, 0o666),
+    ("/dev/full", "c", 1, 7, 0o666),
+    ("/dev/random", "c", 1, 8, 0o666),
+    ("/dev/urandom", "c", 1, 9, 0o666),
+    ("/dev/tty", "c", 5, 0, 0o666),
 )
 DEVICE_LINKS = (
-    ("/proc/self/fd", "/dev/fd"), ("/proc/self/fd/0", "/dev/stdin"), ("/proc/self/fd/1", "/dev/stdout"),
-    ("/proc/self/fd/2", "/dev/stderr"), ("pts/ptmx", "/dev/ptmx"),
+    ("/proc/self/fd", "/dev/fd"),
+    ("/proc/self/fd/0", "/dev/stdin"),
+    ("/proc/self/fd/1", "/dev/stdout"),
+    ("/proc/self/fd/2", "/dev/stderr"),
+    ("pts/ptmx", "/dev/ptmx"),
 )
 
 
 def capabilities(*, names: tuple[str, ...] = CAPABILITIES, root: bool = True) -> dict[str, list[str]]:
     """The five sets. A user other than root keeps the bounding set only."""
     held = list(names) if root else []
-    return {"bounding": list(names), "effective": held, "permitted": list(held), "inheritable": [],
-            "ambient": []}
+    return {
+        "bounding": list(names),
+        "effective": held,
+        "permitted": list(held),
+        "inheritable": [],
+        "ambient": [],
+    }
 
 
 def masked_paths() -> list[str]:
@@ -52,23 +82,43 @@ def readonly_paths() -> list[str]:
     return list(READONLY_PATHS)
 
 
-def mounts(*, shm_size: int = SHM_SIZE, cgroup: bool = True, writable_cgroup: bool = False) -> list[dict[str, Any]]:
+def mounts(
+    *, shm_size: int = SHM_SIZE, cgroup: bool = True, writable_cgroup: bool = False
+) -> list[dict[str, Any]]:
     """proc, dev, pts, shm, mqueue, sys and the container's own cgroup."""
     locked = ["nosuid", "noexec", "nodev"]
     found: list[dict[str, Any]] = [
         {"destination": "/proc", "type": "proc", "source": "proc", "options": list(locked)},
-        {"destination": "/dev", "type": "tmpfs", "source": "tmpfs",
-         "options": ["nosuid", "strictatime", "mode=755", "size=65536k"]},
-        {"destination": "/dev/pts", "type": "devpts", "source": "devpts",
-         "options": ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"]},
-        {"destination": "/dev/shm", "type": "tmpfs", "source": "shm",
-         "options": [*locked, "mode=1777", f"size={shm_size}"]},
+        {
+            "destination": "/dev",
+            "type": "tmpfs",
+            "source": "tmpfs",
+            "options": ["nosuid", "strictatime", "mode=755", "size=65536k"],
+        },
+        {
+            "destination": "/dev/pts",
+            "type": "devpts",
+            "source": "devpts",
+            "options": ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"],
+        },
+        {
+            "destination": "/dev/shm",
+            "type": "tmpfs",
+            "source": "shm",
+            "options": [*locked, "mode=1777", f"size={shm_size}"],
+        },
         {"destination": "/dev/mqueue", "type": "mqueue", "source": "mqueue", "options": list(locked)},
         {"destination": "/sys", "type": "sysfs", "source": "sysfs", "options": [*locked, "ro"]},
     ]
     if cgroup:
-        found.append({"destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup",
-                      "options": [*locked, "relatime", "rw" if writable_cgroup else "ro"]})
+        found.append(
+            {
+                "destination": "/sys/fs/cgroup",
+                "type": "cgroup",
+                "source": "cgroup",
+                "options": [*locked, "relatime", "rw" if writable_cgroup else "ro"],
+            }
+        )
     return found
 
 

@@ -46,12 +46,23 @@ def parse(entries: list[dict[str, Any]] | None) -> list[Device]:
         if kind != "p" and (entry.get("major") is None or entry.get("minor") is None):
             raise OrchestraError(f"linux.devices: {path} needs major and minor")
         mode = entry.get("fileMode")
-        found.append(Device(path, kind, int(entry.get("major") or 0), int(entry.get("minor") or 0),
-                            0o666 if mode is None else int(mode) & 0o7777, int(entry.get("uid") or 0),
-                            int(entry.get("gid") or 0)))
+        found.append(
+            Device(
+                path,
+                kind,
+                int(entry.get("major") or 0),
+                int(entry.get("minor") or 0),
+                0o666 if mode is None else int(mode) & 0o7777,
+                int(entry.get("uid") or 0),
+                int(entry.get("gid") or 0),
+            )
+        )
     named = {device.path for device in found}
-    usual = [Device(path, kind, major, minor, mode, 0, 0)
-             for path, kind, major, minor, mode in defaults.DEVICES if path not in named]
+    usual = [
+        Device(path, kind, major, minor, mode, 0, 0)
+        for path, kind, major, minor, mode in defaults.DEVICES
+        if path not in named
+    ]
     return usual + found
 
 
@@ -84,7 +95,9 @@ def _make(device: Device, folder: int, name: str, root_fd: int) -> None:
         return _bind(device, root_fd)  # without CAP_MKNOD
     except FileExistsError:
         info = os.stat(name, dir_fd=folder, follow_symlinks=False)
-        same = stat.S_IFMT(info.st_mode) == _TYPES[device.kind] and (device.kind == "p" or info.st_rdev == number)
+        same = stat.S_IFMT(info.st_mode) == _TYPES[device.kind] and (
+            device.kind == "p" or info.st_rdev == number
+        )
         if not same:
             raise
     os.chmod(name, device.mode, dir_fd=folder)
@@ -98,8 +111,9 @@ def _bind(device: Device, root_fd: int) -> None:
     tree = mounting.clone_tree(device.path, recursive=False, follow=False)
     try:
         info = os.fstat(tree)
-        if stat.S_IFMT(info.st_mode) != _TYPES[device.kind] or \
-                info.st_rdev != os.makedev(device.major, device.minor):
+        if stat.S_IFMT(info.st_mode) != _TYPES[device.kind] or info.st_rdev != os.makedev(
+            device.major, device.minor
+        ):
             raise OSError(19, f"the host's {device.path} is another device", device.path)
         target = fs.make_inside(root_fd, device.path, directory=False)
         try:

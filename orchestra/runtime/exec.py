@@ -24,8 +24,16 @@ from orchestra.runtime import channel, init, namespaces, process, tty
 from orchestra.runtime.problems import StepError
 from orchestra.runtime.process import Process
 
-_WANTED = (C.CLONE_NEWUSER | C.CLONE_NEWPID | C.CLONE_NEWNET | C.CLONE_NEWIPC | C.CLONE_NEWUTS | C.CLONE_NEWNS
-           | C.CLONE_NEWCGROUP | C.CLONE_NEWTIME)
+_WANTED = (
+    C.CLONE_NEWUSER
+    | C.CLONE_NEWPID
+    | C.CLONE_NEWNET
+    | C.CLONE_NEWIPC
+    | C.CLONE_NEWUTS
+    | C.CLONE_NEWNS
+    | C.CLONE_NEWCGROUP
+    | C.CLONE_NEWTIME
+)
 
 
 @dataclass(slots=True)
@@ -132,18 +140,42 @@ class PendingExec:
                 self.pid, self.pidfd = int(message["born"]), fds[0]
 
 
-def exec_in(config: dict[str, Any], pid: int, process_data: dict[str, Any], *, stdio: tuple[int, int, int],
-            cgroup_dirs: list[str] | None = None, cgroup_fd: int | None = None, pidfd: int | None = None,
-            options: ExecOptions | None = None) -> Executed:
+def exec_in(
+    config: dict[str, Any],
+    pid: int,
+    process_data: dict[str, Any],
+    *,
+    stdio: tuple[int, int, int],
+    cgroup_dirs: list[str] | None = None,
+    cgroup_fd: int | None = None,
+    pidfd: int | None = None,
+    options: ExecOptions | None = None,
+) -> Executed:
     """Run ``process_data`` (an OCI process) in the container whose init is ``pid``; returns when it was
     executed, raises ``StepError`` (step ``exec``: 126 and 127) when it could not be."""
-    return exec_begin(config, pid, process_data, stdio=stdio, cgroup_dirs=cgroup_dirs, cgroup_fd=cgroup_fd,
-                      pidfd=pidfd, options=options).finish()
+    return exec_begin(
+        config,
+        pid,
+        process_data,
+        stdio=stdio,
+        cgroup_dirs=cgroup_dirs,
+        cgroup_fd=cgroup_fd,
+        pidfd=pidfd,
+        options=options,
+    ).finish()
 
 
-def exec_begin(config: dict[str, Any], pid: int, process_data: dict[str, Any], *, stdio: tuple[int, int, int],
-               cgroup_dirs: list[str] | None = None, cgroup_fd: int | None = None, pidfd: int | None = None,
-               options: ExecOptions | None = None) -> PendingExec:
+def exec_begin(
+    config: dict[str, Any],
+    pid: int,
+    process_data: dict[str, Any],
+    *,
+    stdio: tuple[int, int, int],
+    cgroup_dirs: list[str] | None = None,
+    cgroup_fd: int | None = None,
+    pidfd: int | None = None,
+    options: ExecOptions | None = None,
+) -> PendingExec:
     """The same without waiting. ``pidfd`` of the init, when the caller has one, makes sure of whom is
     entered; ``cgroup_dirs`` are ``manager.dirs()`` (version 1), ``cgroup_fd`` is ``fds_for_clone()``."""
     options = options or ExecOptions()
@@ -169,8 +201,14 @@ def exec_begin(config: dict[str, Any], pid: int, process_data: dict[str, Any], *
     return PendingExec(ours, middle, middle_fd)
 
 
-def _middle(program: Process, target: Target, flags: int, end: socket.socket, stdio: tuple[int, int, int],
-            preserve: int) -> NoReturn:
+def _middle(
+    program: Process,
+    target: Target,
+    flags: int,
+    end: socket.socket,
+    stdio: tuple[int, int, int],
+    preserve: int,
+) -> NoReturn:
     for folder in target.cgroup_dirs:
         _join(folder)
     _protect(program)

@@ -12,8 +12,18 @@ from orchestra.linux import pidfd as pidfds
 from orchestra.linux import signals
 from orchestra.runtime import tty as terminals
 
-_FORWARDED = (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2,
-              signal.SIGCONT, signal.SIGTSTP, signal.SIGALRM, signal.SIGWINCH)
+_FORWARDED = (
+    signal.SIGHUP,
+    signal.SIGINT,
+    signal.SIGQUIT,
+    signal.SIGTERM,
+    signal.SIGUSR1,
+    signal.SIGUSR2,
+    signal.SIGCONT,
+    signal.SIGTSTP,
+    signal.SIGALRM,
+    signal.SIGWINCH,
+)
 
 
 class Foreground:
@@ -90,7 +100,7 @@ def _copy(source: int, target: int) -> bool:
         return False
     view = memoryview(data)
     while view:
-        view = view[os.write(target, view):]
+        view = view[os.write(target, view) :]
     return True
 
 

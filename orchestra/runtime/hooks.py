@@ -40,9 +40,15 @@ def parse(data: dict[str, Any] | None) -> dict[str, list[Hook]]:
             timeout = entry.get("timeout")
             if timeout is not None and int(timeout) <= 0:
                 raise OrchestraError(f"hooks.{kind}: the timeout must be above zero")
-            found.setdefault(kind, []).append(Hook(
-                kind, path, tuple(entry.get("args") or (path,)), tuple(entry.get("env") or ()),
-                int(timeout) if timeout is not None else None))
+            found.setdefault(kind, []).append(
+                Hook(
+                    kind,
+                    path,
+                    tuple(entry.get("args") or (path,)),
+                    tuple(entry.get("env") or ()),
+                    int(timeout) if timeout is not None else None,
+                )
+            )
     return found
 
 
@@ -53,8 +59,9 @@ def run(hooks: list[Hook], state: dict[str, Any], *, directory: str | None = Non
         _run(hook, data, directory)
 
 
-def run_leniently(hooks: list[Hook], state: dict[str, Any], warn: Callable[[str], None], *,
-                  directory: str | None = None) -> None:
+def run_leniently(
+    hooks: list[Hook], state: dict[str, Any], warn: Callable[[str], None], *, directory: str | None = None
+) -> None:
     """All of them, whatever happens."""
     data = json.dumps(state).encode()
     for hook in hooks:

@@ -69,8 +69,10 @@ def report(end: socket.socket, problem: BaseException) -> None:
 def prepare_descriptors(stdio: tuple[int, int, int], keep: set[int], preserve: int) -> None:
     """stdio to 0, 1, 2; everything that is not in ``keep`` (or preserved: 3 … 2+preserve) is closed, so
     that nothing of the host can leak into the container."""
-    source = [fd if fd == index else fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 3 + preserve)
-              for index, fd in enumerate(stdio)]
+    source = [
+        fd if fd == index else fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 3 + preserve)
+        for index, fd in enumerate(stdio)
+    ]
     for index, fd in enumerate(source):
         if fd != index:
             os.dup2(fd, index)
@@ -230,7 +232,12 @@ def _finish_root(plan: Plan, root_fd: int, proc_fd: int) -> None:
 def _write_proc(proc_fd: int, path: str, value: str, step: str) -> None:
     """Into the host's own /proc, whatever may be mounted over parts of it (CVE-2025-52881)."""
     try:
-        fd = calls.openat2(proc_fd, path, os.O_WRONLY, resolve=C.RESOLVE_BENEATH | C.RESOLVE_NO_XDEV | C.RESOLVE_NO_MAGICLINKS)
+        fd = calls.openat2(
+            proc_fd,
+            path,
+            os.O_WRONLY,
+            resolve=C.RESOLVE_BENEATH | C.RESOLVE_NO_XDEV | C.RESOLVE_NO_MAGICLINKS,
+        )
         try:
             if calls.filesystem_type(fd) != C.PROC_SUPER_MAGIC:
                 raise OSError(errno.EPERM, "not a file of procfs", path)
@@ -262,7 +269,9 @@ def _settle(plan: Plan, proc_fd: int) -> tuple[str, dict[str, str]]:
 
 def label_program(program: process.Process, proc_fd: int) -> None:
     if program.apparmor:
-        _write_proc(proc_fd, "thread-self/attr/apparmor/exec", f"exec {program.apparmor}", "set the AppArmor profile")
+        _write_proc(
+            proc_fd, "thread-self/attr/apparmor/exec", f"exec {program.apparmor}", "set the AppArmor profile"
+        )
     if program.selinux:
         _write_proc(proc_fd, "thread-self/attr/exec", program.selinux, "set the SELinux label")
 

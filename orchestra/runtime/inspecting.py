@@ -39,8 +39,10 @@ def do_list(store: Store, options: Namespace) -> int:
         _print(described)
         return 0
     rows = [("ID", "PID", "STATUS", "BUNDLE", "CREATED", "OWNER")]
-    rows += [(one["id"], str(one["pid"]), one["status"], one["bundle"], one["created"], one["owner"])
-             for one in described]
+    rows += [
+        (one["id"], str(one["pid"]), one["status"], one["bundle"], one["created"], one["owner"])
+        for one in described
+    ]
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     for row in rows:
         print("   ".join(word.ljust(width) for word, width in zip(row, widths, strict=True)).rstrip())
@@ -61,7 +63,9 @@ def do_ps(store: Store, options: Namespace) -> int:
     if options.format == "json":
         _print(pids)
         return 0
-    result = subprocess.run(["ps", *(options.arguments or ["-ef"])], capture_output=True, text=True, check=False)
+    result = subprocess.run(
+        ["ps", *(options.arguments or ["-ef"])], capture_output=True, text=True, check=False
+    )
     if result.returncode:
         raise OrchestraError(f"ps failed: {result.stderr.strip()}")
     lines = result.stdout.splitlines()
@@ -78,6 +82,7 @@ def do_ps(store: Store, options: Namespace) -> int:
 
 
 # Events
+
 
 def do_events(store: Store, options: Namespace) -> int:
     """One line of JSON an event: statistics at intervals, OOM kills as they come; ends with the container."""
@@ -119,31 +124,52 @@ def statistics(found: dict[str, Any]) -> dict[str, Any]:
     return {
         "cpu": {
             "usage": {"total": cpu["usage_ns"], "kernel": cpu["system_ns"], "user": cpu["user_ns"]},
-            "throttling": {"periods": cpu["periods"], "throttledPeriods": cpu["throttled_periods"],
-                           "throttledTime": cpu["throttled_ns"]},
+            "throttling": {
+                "periods": cpu["periods"],
+                "throttledPeriods": cpu["throttled_periods"],
+                "throttledTime": cpu["throttled_ns"],
+            },
         },
         "memory": {
             "cache": memory["cache"],
-            "usage": {"usage": memory["usage"], "limit": memory["limit"], "max": memory["max_usage"],
-                      "failcnt": memory["failures"]},
+            "usage": {
+                "usage": memory["usage"],
+                "limit": memory["limit"],
+                "max": memory["max_usage"],
+                "failcnt": memory["failures"],
+            },
             "swap": {"usage": memory["swap"]},
             "raw": {"rss": memory["rss"], "working_set": memory["working_set"]},
         },
         "pids": {"current": pids["current"], "limit": pids["limit"]},
-        "blkio": {"ioServiceBytesRecursive": [{"op": "Read", "value": io["read_bytes"]},
-                                              {"op": "Write", "value": io["write_bytes"]}],
-                  "ioServicedRecursive": [{"op": "Read", "value": io["read_ops"]},
-                                          {"op": "Write", "value": io["write_ops"]}]},
+        "blkio": {
+            "ioServiceBytesRecursive": [
+                {"op": "Read", "value": io["read_bytes"]},
+                {"op": "Write", "value": io["write_bytes"]},
+            ],
+            "ioServicedRecursive": [
+                {"op": "Read", "value": io["read_ops"]},
+                {"op": "Write", "value": io["write_ops"]},
+            ],
+        },
     }
 
 
 # Update
 
 _NUMBERS = {
-    "memory": ("memory", "limit"), "memory_reservation": ("memory", "reservation"), "memory_swap": ("memory", "swap"),
-    "cpu_share": ("cpu", "shares"), "cpu_quota": ("cpu", "quota"), "cpu_period": ("cpu", "period"),
-    "cpu_burst": ("cpu", "burst"), "cpu_idle": ("cpu", "idle"), "cpu_rt_period": ("cpu", "realtimePeriod"),
-    "cpu_rt_runtime": ("cpu", "realtimeRuntime"), "blkio_weight": ("blockIO", "weight"), "pids_limit": ("pids", "limit"),
+    "memory": ("memory", "limit"),
+    "memory_reservation": ("memory", "reservation"),
+    "memory_swap": ("memory", "swap"),
+    "cpu_share": ("cpu", "shares"),
+    "cpu_quota": ("cpu", "quota"),
+    "cpu_period": ("cpu", "period"),
+    "cpu_burst": ("cpu", "burst"),
+    "cpu_idle": ("cpu", "idle"),
+    "cpu_rt_period": ("cpu", "realtimePeriod"),
+    "cpu_rt_runtime": ("cpu", "realtimeRuntime"),
+    "blkio_weight": ("blockIO", "weight"),
+    "pids_limit": ("pids", "limit"),
 }
 _TEXTS = {"cpuset_cpus": ("cpu", "cpus"), "cpuset_mems": ("cpu", "mems")}
 UPDATE_OPTIONS = (*_NUMBERS, *_TEXTS)
@@ -186,7 +212,7 @@ def number(text: str) -> int:
     units = {"": 1, "b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
     word = text.strip().lower()
     digits = word.rstrip("bkmgt")
-    unit = word[len(digits):].removesuffix("b") if len(word) - len(digits) > 1 else word[len(digits):]
+    unit = word[len(digits) :].removesuffix("b") if len(word) - len(digits) > 1 else word[len(digits) :]
     try:
         return int(digits) * units[unit]
     except (KeyError, ValueError):
@@ -194,6 +220,7 @@ def number(text: str) -> int:
 
 
 # Spec and features
+
 
 def do_spec(_store: Store, options: Namespace) -> int:
     place = os.path.join(options.bundle or ".", "config.json")
@@ -214,7 +241,9 @@ def do_spec(_store: Store, options: Namespace) -> int:
 def _rootless(config: dict[str, Any]) -> None:
     """A user namespace with the caller as its root; no limits, the host's network."""
     linux = config["linux"]
-    linux["namespaces"] = [entry for entry in linux["namespaces"] if entry["type"] not in ("network", "cgroup")]
+    linux["namespaces"] = [
+        entry for entry in linux["namespaces"] if entry["type"] not in ("network", "cgroup")
+    ]
     linux["namespaces"].append({"type": "user"})
     linux["uidMappings"] = [{"containerID": 0, "hostID": os.geteuid(), "size": 1}]
     linux["gidMappings"] = [{"containerID": 0, "hostID": os.getegid(), "size": 1}]
@@ -232,14 +261,39 @@ def _rootless(config: dict[str, Any]) -> None:
 
 _SECCOMP = {
     "enabled": True,
-    "actions": ["SCMP_ACT_ALLOW", "SCMP_ACT_ERRNO", "SCMP_ACT_KILL", "SCMP_ACT_KILL_PROCESS", "SCMP_ACT_KILL_THREAD",
-                "SCMP_ACT_LOG", "SCMP_ACT_TRACE", "SCMP_ACT_TRAP"],
-    "operators": ["SCMP_CMP_EQ", "SCMP_CMP_GE", "SCMP_CMP_GT", "SCMP_CMP_LE", "SCMP_CMP_LT", "SCMP_CMP_MASKED_EQ",
-                  "SCMP_CMP_NE"],
-    "archs": ["SCMP_ARCH_AARCH64", "SCMP_ARCH_ARM", "SCMP_ARCH_RISCV64", "SCMP_ARCH_X32", "SCMP_ARCH_X86",
-              "SCMP_ARCH_X86_64"],
+    "actions": [
+        "SCMP_ACT_ALLOW",
+        "SCMP_ACT_ERRNO",
+        "SCMP_ACT_KILL",
+        "SCMP_ACT_KILL_PROCESS",
+        "SCMP_ACT_KILL_THREAD",
+        "SCMP_ACT_LOG",
+        "SCMP_ACT_TRACE",
+        "SCMP_ACT_TRAP",
+    ],
+    "operators": [
+        "SCMP_CMP_EQ",
+        "SCMP_CMP_GE",
+        "SCMP_CMP_GT",
+        "SCMP_CMP_LE",
+        "SCMP_CMP_LT",
+        "SCMP_CMP_MASKED_EQ",
+        "SCMP_CMP_NE",
+    ],
+    "archs": [
+        "SCMP_ARCH_AARCH64",
+        "SCMP_ARCH_ARM",
+        "SCMP_ARCH_RISCV64",
+        "SCMP_ARCH_X32",
+        "SCMP_ARCH_X86",
+        "SCMP_ARCH_X86_64",
+    ],
     "knownFlags": ["SECCOMP_FILTER_FLAG_LOG", "SECCOMP_FILTER_FLAG_SPEC_ALLOW", "SECCOMP_FILTER_FLAG_TSYNC"],
-    "supportedFlags": ["SECCOMP_FILTER_FLAG_LOG", "SECCOMP_FILTER_FLAG_SPEC_ALLOW", "SECCOMP_FILTER_FLAG_TSYNC"],
+    "supportedFlags": [
+        "SECCOMP_FILTER_FLAG_LOG",
+        "SECCOMP_FILTER_FLAG_SPEC_ALLOW",
+        "SECCOMP_FILTER_FLAG_TSYNC",
+    ],
 }
 
 
@@ -248,19 +302,24 @@ def do_features(_store: Store, _options: Namespace) -> int:
     from orchestra.runtime import hooks, mountoptions, namespaces
 
     mode = groups.probe()
-    _print({
-        "ociVersionMin": "1.0.0", "ociVersionMax": "1.2.1",
-        "hooks": list(hooks.KINDS), "mountOptions": mountoptions.known_words(),
-        "linux": {
-            "namespaces": sorted(namespaces.FLAGS), "capabilities": list(caps.NAMES),
-            "cgroup": {"v1": True, "v2": True, "systemd": False, "systemdUser": False, "rdma": True},
-            "seccomp": _SECCOMP,
-            "apparmor": {"enabled": os.path.isdir("/sys/kernel/security/apparmor")},
-            "selinux": {"enabled": os.path.exists("/sys/fs/selinux/enforce")},
-            "intelRdt": {"enabled": False},
-            "mountExtensions": {"idmap": {"enabled": mount.supports_idmap("/")}},
-        },
-        "annotations": {"orchestra.cgroup": mode.describe()},
-        "potentiallyUnsafeConfigAnnotations": [],
-    })
+    _print(
+        {
+            "ociVersionMin": "1.0.0",
+            "ociVersionMax": "1.2.1",
+            "hooks": list(hooks.KINDS),
+            "mountOptions": mountoptions.known_words(),
+            "linux": {
+                "namespaces": sorted(namespaces.FLAGS),
+                "capabilities": list(caps.NAMES),
+                "cgroup": {"v1": True, "v2": True, "systemd": False, "systemdUser": False, "rdma": True},
+                "seccomp": _SECCOMP,
+                "apparmor": {"enabled": os.path.isdir("/sys/kernel/security/apparmor")},
+                "selinux": {"enabled": os.path.exists("/sys/fs/selinux/enforce")},
+                "intelRdt": {"enabled": False},
+                "mountExtensions": {"idmap": {"enabled": mount.supports_idmap("/")}},
+            },
+            "annotations": {"orchestra.cgroup": mode.describe()},
+            "potentiallyUnsafeConfigAnnotations": [],
+        }
+    )
     return 0

@@ -32,6 +32,7 @@ def warn(text: str) -> None:
 
 # Birth
 
+
 def do_create(store: Store, options: Namespace) -> int:
     created, _record = _create(store, options, waits_at_door=True)
     created.detach()
@@ -76,7 +77,9 @@ def cgroup_path(config: dict[str, Any], container_id: str) -> str:
     if not path:
         return f"/orchestra-runtime/{container_id}"
     if path.count(":") == 2 and not path.startswith("/"):
-        raise UnsupportedError(f"linux.cgroupsPath {path!r} is systemd's form", hint="use the cgroupfs manager")
+        raise UnsupportedError(
+            f"linux.cgroupsPath {path!r} is systemd's form", hint="use the cgroupfs manager"
+        )
     return os.path.normpath(f"/{path.lstrip('/')}")
 
 
@@ -97,15 +100,35 @@ def _create(store: Store, options: Namespace, *, waits_at_door: bool) -> tuple[C
         group = _cgroup(config, options.id, folder, undo)
         door = state.open_door(folder) if waits_at_door else None
         created = create(
-            config, container_id=options.id, bundle=bundle, stdio=(0, 1, 2), cgroups=group,
-            options=Options(pivot=not options.no_pivot, new_keyring=not options.no_new_keyring,
-                            preserve_fds=options.preserve_fds, listener=door.fileno() if door else -1, warn=warn))
+            config,
+            container_id=options.id,
+            bundle=bundle,
+            stdio=(0, 1, 2),
+            cgroups=group,
+            options=Options(
+                pivot=not options.no_pivot,
+                new_keyring=not options.no_new_keyring,
+                preserve_fds=options.preserve_fds,
+                listener=door.fileno() if door else -1,
+                warn=warn,
+            ),
+        )
         undo.callback(created.abort)
         if door:
             door.close()
         plan = created.plan
-        record = Record(options.id, bundle, created.pid, procfs.start_time(created.pid) or 0, _now(), plan.root,
-                        plan.version, group.path if group else "", os.geteuid(), plan.annotations)
+        record = Record(
+            options.id,
+            bundle,
+            created.pid,
+            procfs.start_time(created.pid) or 0,
+            _now(),
+            plan.root,
+            plan.version,
+            group.path if group else "",
+            os.geteuid(),
+            plan.annotations,
+        )
         if options.console_socket:
             send_console(options.console_socket, created.master)
             created.master = -1
@@ -165,6 +188,7 @@ def _now() -> str:
 
 # Start, end
 
+
 def do_start(store: Store, options: Namespace) -> int:
     record = store.load(options.id)
     need(store, record, "created")
@@ -176,8 +200,13 @@ def do_start(store: Store, options: Namespace) -> int:
 
 
 def _hook_state(record: Record, status: str) -> dict[str, Any]:
-    found: dict[str, Any] = {"ociVersion": record.version, "id": record.id, "status": status, "bundle": record.bundle,
-                             "annotations": record.annotations}
+    found: dict[str, Any] = {
+        "ociVersion": record.version,
+        "id": record.id,
+        "status": status,
+        "bundle": record.bundle,
+        "annotations": record.annotations,
+    }
     if status != "stopped":
         found["pid"] = record.pid
     return found
@@ -329,6 +358,7 @@ def do_resume(store: Store, options: Namespace) -> int:
 
 # Further processes
 
+
 def do_exec(store: Store, options: Namespace) -> int:
     from orchestra.runtime.exec import ExecOptions, exec_in
 
@@ -342,8 +372,15 @@ def do_exec(store: Store, options: Namespace) -> int:
     fd = group.fds_for_clone() if group is not None else None
     foreground = None if options.detach else Foreground()
     extra = ExecOptions(preserve_fds=options.preserve_fds)
-    done = exec_in(config, record.pid, process, stdio=(0, 1, 2), cgroup_fd=fd,
-                   cgroup_dirs=group.dirs() if group is not None and fd is None else None, options=extra)
+    done = exec_in(
+        config,
+        record.pid,
+        process,
+        stdio=(0, 1, 2),
+        cgroup_fd=fd,
+        cgroup_dirs=group.dirs() if group is not None and fd is None else None,
+        options=extra,
+    )
     for text in extra.warnings:
         warn(text)
     if options.pid_file:
@@ -365,8 +402,11 @@ def exec_process(config: dict[str, Any], options: Namespace) -> dict[str, Any]:
         return load_config("", options.process)
     if not options.command:
         raise OrchestraError("exec needs a command or --process")
-    process = {key: value for key, value in config["process"].items()
-               if key not in ("terminal", "consoleSize", "args", "scheduler")}
+    process = {
+        key: value
+        for key, value in config["process"].items()
+        if key not in ("terminal", "consoleSize", "args", "scheduler")
+    }
     process["args"], process["terminal"] = list(options.command), options.tty
     process["env"] = [*process.get("env", ()), *options.env]
     if options.cwd:

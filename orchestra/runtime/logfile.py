@@ -101,7 +101,9 @@ class Writer:
         whole = length - length % RECORD.size
         covered = 0
         while whole:
-            _at, offset, size, _stream = RECORD.unpack(os.pread(self._index, RECORD.size, whole - RECORD.size))
+            _at, offset, size, _stream = RECORD.unpack(
+                os.pread(self._index, RECORD.size, whole - RECORD.size)
+            )
             covered = offset + size
             if covered <= self._size:
                 break
@@ -174,7 +176,7 @@ def remove(path: str) -> None:
     except FileNotFoundError:
         return
     for name in names:
-        rest = name[len(base):].removesuffix(".idx") if name.startswith(base) else "x"
+        rest = name[len(base) :].removesuffix(".idx") if name.startswith(base) else "x"
         if not rest or (rest[0] == "." and rest[1:].isdigit()):
             try:
                 os.unlink(os.path.join(folder, name))

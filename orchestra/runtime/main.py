@@ -31,16 +31,23 @@ class _Parser(ArgumentParser):
 
 
 def parser() -> ArgumentParser:
-    top = _Parser(prog="orchestra-runtime", allow_abbrev=False,
-                  description="Runs containers from OCI bundles: the runtime of orchestra.")
+    top = _Parser(
+        prog="orchestra-runtime",
+        allow_abbrev=False,
+        description="Runs containers from OCI bundles: the runtime of orchestra.",
+    )
     top.add_argument("--root", default="", metavar="DIR", help="where the state of containers is kept")
     top.add_argument("--log", default="", metavar="FILE", help="write errors into this file too")
     top.add_argument("--log-format", choices=("text", "json"), default="text")
     top.add_argument("--log-level", default="warning", metavar="LEVEL", help=argparse.SUPPRESS)
     top.add_argument("--debug", action="store_true", help="show the traceback of an error")
     top.add_argument("--systemd-cgroup", action="store_true", help="not supported: refused")
-    top.add_argument("--cgroup-manager", choices=("cgroupfs", "systemd", "disabled"), default="cgroupfs",
-                     help="only cgroupfs is supported")
+    top.add_argument(
+        "--cgroup-manager",
+        choices=("cgroupfs", "systemd", "disabled"),
+        default="cgroupfs",
+        help="only cgroupfs is supported",
+    )
     top.add_argument("--rootless", default="auto", help=argparse.SUPPRESS)
     top.add_argument("--version", "-v", action="store_true", help="print the version")
     verbs = top.add_subparsers(dest="verb", metavar="COMMAND", parser_class=_Parser)
@@ -52,7 +59,9 @@ def parser() -> ArgumentParser:
     return top
 
 
-def _verb(verbs: argparse._SubParsersAction[_Parser], name: str, text: str, *, container: bool = True) -> ArgumentParser:
+def _verb(
+    verbs: argparse._SubParsersAction[_Parser], name: str, text: str, *, container: bool = True
+) -> ArgumentParser:
     found: ArgumentParser = verbs.add_parser(name, help=text, description=text, allow_abbrev=False)
     if container:
         found.add_argument("id", metavar="CONTAINER")
@@ -60,16 +69,26 @@ def _verb(verbs: argparse._SubParsersAction[_Parser], name: str, text: str, *, c
 
 
 def _add_birth(verbs: argparse._SubParsersAction[_Parser]) -> None:
-    for name, text in (("create", "Create a container; its program waits for start."),
-                       ("run", "Create a container and run it.")):
+    for name, text in (
+        ("create", "Create a container; its program waits for start."),
+        ("run", "Create a container and run it."),
+    ):
         verb = _verb(verbs, name, text)
-        verb.add_argument("--bundle", "-b", default="", metavar="DIR", help="the bundle (default: the current directory)")
-        verb.add_argument("--config", "-f", metavar="FILE", help="another file than config.json of the bundle")
+        verb.add_argument(
+            "--bundle", "-b", default="", metavar="DIR", help="the bundle (default: the current directory)"
+        )
+        verb.add_argument(
+            "--config", "-f", metavar="FILE", help="another file than config.json of the bundle"
+        )
         verb.add_argument("--pid-file", metavar="FILE", help="write the init's pid into this file")
-        verb.add_argument("--console-socket", metavar="SOCKET", help="send the terminal's master to this socket")
+        verb.add_argument(
+            "--console-socket", metavar="SOCKET", help="send the terminal's master to this socket"
+        )
         verb.add_argument("--no-pivot", action="store_true", help="move the root instead of pivot_root")
         verb.add_argument("--no-new-keyring", action="store_true", help="keep the caller's session keyring")
-        verb.add_argument("--preserve-fds", type=int, default=0, metavar="N", help="pass descriptors 3 … 2+N on")
+        verb.add_argument(
+            "--preserve-fds", type=int, default=0, metavar="N", help="pass descriptors 3 … 2+N on"
+        )
         if name == "run":
             verb.add_argument("--detach", "-d", action="store_true", help="do not wait for its end")
             verb.add_argument("--keep", action="store_true", help="keep the state after its end")
@@ -100,7 +119,9 @@ def _add_life(verbs: argparse._SubParsersAction[_Parser]) -> None:
     verb.add_argument("signal", nargs="?", default="TERM", metavar="SIGNAL")
     verb.add_argument("--all", "-a", action="store_true", help="to every process of the container")
     verb = _verb(verbs, "delete", "Remove what is left of a container.")
-    verb.add_argument("--force", "-f", action="store_true", help="kill it first; a container that is not there is fine")
+    verb.add_argument(
+        "--force", "-f", action="store_true", help="kill it first; a container that is not there is fine"
+    )
     _verb(verbs, "pause", "Suspend all processes of a container.")
     _verb(verbs, "resume", "Let a paused container go on.")
 
@@ -125,9 +146,22 @@ def _add_looks(verbs: argparse._SubParsersAction[_Parser]) -> None:
 def _add_update(verbs: argparse._SubParsersAction[_Parser]) -> None:
     verb = _verb(verbs, "update", "Change the limits of a container.")
     verb.add_argument("--resources", "-r", metavar="FILE", help="OCI resources as JSON (-: standard input)")
-    for name in ("memory", "memory-reservation", "memory-swap", "cpu-share", "cpu-quota", "cpu-period", "cpu-burst",
-                 "cpu-idle", "cpu-rt-period", "cpu-rt-runtime", "cpuset-cpus", "cpuset-mems", "blkio-weight",
-                 "pids-limit"):
+    for name in (
+        "memory",
+        "memory-reservation",
+        "memory-swap",
+        "cpu-share",
+        "cpu-quota",
+        "cpu-period",
+        "cpu-burst",
+        "cpu-idle",
+        "cpu-rt-period",
+        "cpu-rt-runtime",
+        "cpuset-cpus",
+        "cpuset-mems",
+        "blkio-weight",
+        "pids-limit",
+    ):
         verb.add_argument(f"--{name}", metavar="VALUE")
 
 
@@ -153,15 +187,19 @@ def run(arguments: list[str]) -> int:
     if not options.verb:
         raise UsageError("no command given", hint="orchestra-runtime --help lists them")
     if options.systemd_cgroup or options.cgroup_manager == "systemd":
-        raise UnsupportedError("--systemd-cgroup: cgroups managed by systemd are not supported",
-                               hint="use the cgroupfs manager (podman: --cgroup-manager=cgroupfs)")
+        raise UnsupportedError(
+            "--systemd-cgroup: cgroups managed by systemd are not supported",
+            hint="use the cgroupfs manager (podman: --cgroup-manager=cgroupfs)",
+        )
     if options.verb == "exec" and options.command[:1] == ["--"]:
         del options.command[0]
     if options.verb in _ENTERS:
         _protect(arguments)
     from orchestra.runtime.state import Store
 
-    module = importlib.import_module(f"orchestra.runtime.{'lifecycle' if options.verb in _LIFECYCLE else 'inspecting'}")
+    module = importlib.import_module(
+        f"orchestra.runtime.{'lifecycle' if options.verb in _LIFECYCLE else 'inspecting'}"
+    )
     return int(getattr(module, f"do_{options.verb}")(Store(options.root or _default_root()), options))
 
 
@@ -204,7 +242,7 @@ def _log(arguments: list[str], text: str) -> None:
         if not word.startswith("--"):
             continue
         key, separator, value = word.partition("=")
-        options.setdefault(key, value if separator else "".join(arguments[index + 1:index + 2]))
+        options.setdefault(key, value if separator else "".join(arguments[index + 1 : index + 2]))
     if not options.get("--log"):
         return
     now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())

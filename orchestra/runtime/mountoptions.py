@@ -14,40 +14,69 @@ from orchestra.linux.mount import PROPAGATION
 
 # word → (flags to set, flags to clear)
 FLAGS: dict[str, tuple[int, int]] = {
-    "defaults": (0, 0), "bind": (C.MS_BIND, 0), "rbind": (C.MS_BIND | C.MS_REC, 0),
-    "ro": (C.MS_RDONLY, 0), "rw": (0, C.MS_RDONLY),
-    "nosuid": (C.MS_NOSUID, 0), "suid": (0, C.MS_NOSUID),
-    "nodev": (C.MS_NODEV, 0), "dev": (0, C.MS_NODEV),
-    "noexec": (C.MS_NOEXEC, 0), "exec": (0, C.MS_NOEXEC),
-    "sync": (C.MS_SYNCHRONOUS, 0), "async": (0, C.MS_SYNCHRONOUS),
-    "dirsync": (C.MS_DIRSYNC, 0), "remount": (C.MS_REMOUNT, 0),
-    "mand": (C.MS_MANDLOCK, 0), "nomand": (0, C.MS_MANDLOCK),
-    "atime": (0, C.MS_NOATIME), "noatime": (C.MS_NOATIME, 0),
-    "diratime": (0, C.MS_NODIRATIME), "nodiratime": (C.MS_NODIRATIME, 0),
-    "relatime": (C.MS_RELATIME, 0), "norelatime": (0, C.MS_RELATIME),
-    "strictatime": (C.MS_STRICTATIME, 0), "nostrictatime": (0, C.MS_STRICTATIME),
-    "iversion": (C.MS_I_VERSION, 0), "noiversion": (0, C.MS_I_VERSION),
-    "lazytime": (C.MS_LAZYTIME, 0), "nolazytime": (0, C.MS_LAZYTIME),
-    "silent": (C.MS_SILENT, 0), "loud": (0, C.MS_SILENT),
-    "symfollow": (0, C.MS_NOSYMFOLLOW), "nosymfollow": (C.MS_NOSYMFOLLOW, 0),
+    "defaults": (0, 0),
+    "bind": (C.MS_BIND, 0),
+    "rbind": (C.MS_BIND | C.MS_REC, 0),
+    "ro": (C.MS_RDONLY, 0),
+    "rw": (0, C.MS_RDONLY),
+    "nosuid": (C.MS_NOSUID, 0),
+    "suid": (0, C.MS_NOSUID),
+    "nodev": (C.MS_NODEV, 0),
+    "dev": (0, C.MS_NODEV),
+    "noexec": (C.MS_NOEXEC, 0),
+    "exec": (0, C.MS_NOEXEC),
+    "sync": (C.MS_SYNCHRONOUS, 0),
+    "async": (0, C.MS_SYNCHRONOUS),
+    "dirsync": (C.MS_DIRSYNC, 0),
+    "remount": (C.MS_REMOUNT, 0),
+    "mand": (C.MS_MANDLOCK, 0),
+    "nomand": (0, C.MS_MANDLOCK),
+    "atime": (0, C.MS_NOATIME),
+    "noatime": (C.MS_NOATIME, 0),
+    "diratime": (0, C.MS_NODIRATIME),
+    "nodiratime": (C.MS_NODIRATIME, 0),
+    "relatime": (C.MS_RELATIME, 0),
+    "norelatime": (0, C.MS_RELATIME),
+    "strictatime": (C.MS_STRICTATIME, 0),
+    "nostrictatime": (0, C.MS_STRICTATIME),
+    "iversion": (C.MS_I_VERSION, 0),
+    "noiversion": (0, C.MS_I_VERSION),
+    "lazytime": (C.MS_LAZYTIME, 0),
+    "nolazytime": (0, C.MS_LAZYTIME),
+    "silent": (C.MS_SILENT, 0),
+    "loud": (0, C.MS_SILENT),
+    "symfollow": (0, C.MS_NOSYMFOLLOW),
+    "nosymfollow": (C.MS_NOSYMFOLLOW, 0),
 }
 _ATIME = C.MOUNT_ATTR__ATIME
 # recursive word → (attributes to set, attributes to clear)
 RECURSIVE: dict[str, tuple[int, int]] = {
-    "rro": (C.MOUNT_ATTR_RDONLY, 0), "rrw": (0, C.MOUNT_ATTR_RDONLY),
-    "rnosuid": (C.MOUNT_ATTR_NOSUID, 0), "rsuid": (0, C.MOUNT_ATTR_NOSUID),
-    "rnodev": (C.MOUNT_ATTR_NODEV, 0), "rdev": (0, C.MOUNT_ATTR_NODEV),
-    "rnoexec": (C.MOUNT_ATTR_NOEXEC, 0), "rexec": (0, C.MOUNT_ATTR_NOEXEC),
-    "rnodiratime": (C.MOUNT_ATTR_NODIRATIME, 0), "rdiratime": (0, C.MOUNT_ATTR_NODIRATIME),
-    "rnosymfollow": (C.MOUNT_ATTR_NOSYMFOLLOW, 0), "rsymfollow": (0, C.MOUNT_ATTR_NOSYMFOLLOW),
-    "rrelatime": (C.MOUNT_ATTR_RELATIME, _ATIME), "rnorelatime": (C.MOUNT_ATTR_STRICTATIME, _ATIME),
-    "rnoatime": (C.MOUNT_ATTR_NOATIME, _ATIME), "ratime": (C.MOUNT_ATTR_RELATIME, _ATIME),
-    "rstrictatime": (C.MOUNT_ATTR_STRICTATIME, _ATIME), "rnostrictatime": (C.MOUNT_ATTR_RELATIME, _ATIME),
+    "rro": (C.MOUNT_ATTR_RDONLY, 0),
+    "rrw": (0, C.MOUNT_ATTR_RDONLY),
+    "rnosuid": (C.MOUNT_ATTR_NOSUID, 0),
+    "rsuid": (0, C.MOUNT_ATTR_NOSUID),
+    "rnodev": (C.MOUNT_ATTR_NODEV, 0),
+    "rdev": (0, C.MOUNT_ATTR_NODEV),
+    "rnoexec": (C.MOUNT_ATTR_NOEXEC, 0),
+    "rexec": (0, C.MOUNT_ATTR_NOEXEC),
+    "rnodiratime": (C.MOUNT_ATTR_NODIRATIME, 0),
+    "rdiratime": (0, C.MOUNT_ATTR_NODIRATIME),
+    "rnosymfollow": (C.MOUNT_ATTR_NOSYMFOLLOW, 0),
+    "rsymfollow": (0, C.MOUNT_ATTR_NOSYMFOLLOW),
+    "rrelatime": (C.MOUNT_ATTR_RELATIME, _ATIME),
+    "rnorelatime": (C.MOUNT_ATTR_STRICTATIME, _ATIME),
+    "rnoatime": (C.MOUNT_ATTR_NOATIME, _ATIME),
+    "ratime": (C.MOUNT_ATTR_RELATIME, _ATIME),
+    "rstrictatime": (C.MOUNT_ATTR_STRICTATIME, _ATIME),
+    "rnostrictatime": (C.MOUNT_ATTR_RELATIME, _ATIME),
 }
 OWN = ("tmpcopyup", "idmap", "ridmap")
 _TO_ATTRIBUTES = {
-    C.MS_RDONLY: C.MOUNT_ATTR_RDONLY, C.MS_NOSUID: C.MOUNT_ATTR_NOSUID, C.MS_NODEV: C.MOUNT_ATTR_NODEV,
-    C.MS_NOEXEC: C.MOUNT_ATTR_NOEXEC, C.MS_NODIRATIME: C.MOUNT_ATTR_NODIRATIME,
+    C.MS_RDONLY: C.MOUNT_ATTR_RDONLY,
+    C.MS_NOSUID: C.MOUNT_ATTR_NOSUID,
+    C.MS_NODEV: C.MOUNT_ATTR_NODEV,
+    C.MS_NOEXEC: C.MOUNT_ATTR_NOEXEC,
+    C.MS_NODIRATIME: C.MOUNT_ATTR_NODIRATIME,
     C.MS_NOSYMFOLLOW: C.MOUNT_ATTR_NOSYMFOLLOW,
 }
 
@@ -94,8 +123,11 @@ def attributes(flags: int) -> tuple[int, int]:
     for flag, attribute in _TO_ATTRIBUTES.items():
         if flags & flag:
             set_ |= attribute
-    for flag, attribute in ((C.MS_NOATIME, C.MOUNT_ATTR_NOATIME), (C.MS_STRICTATIME, C.MOUNT_ATTR_STRICTATIME),
-                            (C.MS_RELATIME, C.MOUNT_ATTR_RELATIME)):
+    for flag, attribute in (
+        (C.MS_NOATIME, C.MOUNT_ATTR_NOATIME),
+        (C.MS_STRICTATIME, C.MOUNT_ATTR_STRICTATIME),
+        (C.MS_RELATIME, C.MOUNT_ATTR_RELATIME),
+    ):
         if flags & flag:
             return set_ | attribute, clear | _ATIME
     return set_, clear

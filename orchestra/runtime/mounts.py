@@ -24,9 +24,23 @@ from orchestra.runtime.mountoptions import Words
 from orchestra.runtime.problems import StepError
 
 # what lxcfs and the like put over files of /proc; everything else there is refused
-_PROC_ALLOWED = frozenset(f"/proc/{name}" for name in (
-    "cpuinfo", "diskstats", "meminfo", "stat", "swaps", "uptime", "loadavg", "slabinfo", "sys/kernel/ns_last_pid",
-    "sys/crypto/fips_enabled", "net/dev", "sys/fs/binfmt_misc"))
+_PROC_ALLOWED = frozenset(
+    f"/proc/{name}"
+    for name in (
+        "cpuinfo",
+        "diskstats",
+        "meminfo",
+        "stat",
+        "swaps",
+        "uptime",
+        "loadavg",
+        "slabinfo",
+        "sys/kernel/ns_last_pid",
+        "sys/crypto/fips_enabled",
+        "net/dev",
+        "sys/fs/binfmt_misc",
+    )
+)
 _DATA_MAX = 4095
 
 
@@ -72,8 +86,14 @@ def _parse(entry: dict[str, Any], bundle: str) -> Mount:
         source = os.path.join(bundle, source)
     elif not fstype and not words.flags & C.MS_REMOUNT:
         raise OrchestraError(f"mounts: the mount at {destination} has no type")
-    found = Mount(destination, fstype, source or fstype, words, ids(entry.get("uidMappings")),
-                  ids(entry.get("gidMappings")))
+    found = Mount(
+        destination,
+        fstype,
+        source or fstype,
+        words,
+        ids(entry.get("uidMappings")),
+        ids(entry.get("gidMappings")),
+    )
     if (found.uids or found.gids) and not words.idmap:
         words.idmap = "idmap"
     if fstype == "overlay" and words.idmap:
@@ -88,12 +108,15 @@ def _parse(entry: dict[str, Any], bundle: str) -> Mount:
 def ids(entries: list[dict[str, Any]] | None) -> userns.Map:
     """uidMappings or gidMappings."""
     try:
-        return [(int(entry["containerID"]), int(entry["hostID"]), int(entry["size"])) for entry in entries or ()]
+        return [
+            (int(entry["containerID"]), int(entry["hostID"]), int(entry["size"])) for entry in entries or ()
+        ]
     except (KeyError, TypeError, ValueError):
         raise OrchestraError("id mappings need containerID, hostID and size, all numbers") from None
 
 
 # Sources: what the process that still has the host's rights opens beforehand
+
 
 def open_source(mount: Mount, *, shared: bool = False) -> int:
     """A detached tree of a bind mount's source, attributes and id map applied."""
@@ -107,18 +130,21 @@ def open_source(mount: Mount, *, shared: bool = False) -> int:
             mounting.set_attributes(tree, propagation=C.MS_SLAVE, recursive=True)
         if words.idmap:
             with userns.temporary(mount.uids, mount.gids) as namespace:
-                mounting.set_attributes(tree, set_=C.MOUNT_ATTR_IDMAP, userns_fd=namespace,
-                                        recursive=words.idmap == "ridmap")
+                mounting.set_attributes(
+                    tree, set_=C.MOUNT_ATTR_IDMAP, userns_fd=namespace, recursive=words.idmap == "ridmap"
+                )
     except OSError as problem:
         os.close(tree)
         if words.idmap and problem.errno == errno.EINVAL:
-            raise StepError(mount.describe(), errno.EINVAL, mount.source,
-                            "this filesystem takes no id-mapped mounts") from None
+            raise StepError(
+                mount.describe(), errno.EINVAL, mount.source, "this filesystem takes no id-mapped mounts"
+            ) from None
         raise StepError.of(mount.describe(), problem) from None
     return tree
 
 
 # Applying, in the container's mount namespace, before the root is changed
+
 
 def apply(mount: Mount, root_fd: int, tree: int | None) -> None:
     """``tree`` is the source opened beforehand, if it was."""
@@ -153,8 +179,11 @@ def _apply_bind(mount: Mount, root_fd: int, tree: int | None) -> None:
 def _set_bind_attributes(words: Words, tree: int) -> None:
     set_, clear = mountoptions.attributes(words.flags)
     # "rw" never takes the protection off a read-only source; the others are cleared on the user's word
-    for flag, attribute in ((C.MS_NOSUID, C.MOUNT_ATTR_NOSUID), (C.MS_NODEV, C.MOUNT_ATTR_NODEV),
-                            (C.MS_NOEXEC, C.MOUNT_ATTR_NOEXEC)):
+    for flag, attribute in (
+        (C.MS_NOSUID, C.MOUNT_ATTR_NOSUID),
+        (C.MS_NODEV, C.MOUNT_ATTR_NODEV),
+        (C.MS_NOEXEC, C.MOUNT_ATTR_NOEXEC),
+    ):
         if words.cleared & flag:
             clear |= attribute
     if set_ or clear:
@@ -171,7 +200,9 @@ def _propagate(words: Words, fd: int) -> None:
 def _apply_remount(mount: Mount, root_fd: int) -> None:
     target = fs.open_inside(root_fd, mount.destination)
     try:
-        calls.mount(None, mounting.fd_path(target), None, mount.words.flags, ",".join(mount.words.data) or None)
+        calls.mount(
+            None, mounting.fd_path(target), None, mount.words.flags, ",".join(mount.words.data) or None
+        )
     finally:
         os.close(target)
 
@@ -231,7 +262,9 @@ def check_target(fd: int, destination: str, *, proc: bool) -> None:
     if proc or calls.filesystem_type(fd) != C.PROC_SUPER_MAGIC:
         return
     if destination not in _PROC_ALLOWED:
-        raise StepError(f"mount at {destination}", errno.EPERM, destination, "mounts inside /proc are refused")
+        raise StepError(
+            f"mount at {destination}", errno.EPERM, destination, "mounts inside /proc are refused"
+        )
 
 
 def mount_at(fstype: str, source: str, target: int, flags: int, data: list[str]) -> None:
@@ -245,7 +278,9 @@ def mount_at(fstype: str, source: str, target: int, flags: int, data: list[str])
         if fstype != "devpts" or problem.errno != errno.EINVAL or not gid:
             raise OSError(problem.errno, os.strerror(problem.errno or 0)) from None
         # a user namespace without group 5
-        calls.mount(source, mounting.fd_path(target), fstype, flags, ",".join(w for w in data if w not in gid))
+        calls.mount(
+            source, mounting.fd_path(target), fstype, flags, ",".join(w for w in data if w not in gid)
+        )
     return None
 
 
@@ -255,7 +290,9 @@ def mount_overlay(source: str, target: int, flags: int, data: list[str]) -> None
         try:
             return calls.mount(source, mounting.fd_path(target), "overlay", flags, text)
         except OSError as problem:
-            raise OSError(problem.errno, f"{os.strerror(problem.errno or 0)} (overlay {text[:300]})") from None
+            raise OSError(
+                problem.errno, f"{os.strerror(problem.errno or 0)} (overlay {text[:300]})"
+            ) from None
     try:
         tree = overlay_tree(data, flags)
     except OSError as problem:
@@ -278,7 +315,9 @@ def _mount_by_numbers(source: str, target: int, flags: int, data: list[str]) -> 
         for word in data:
             key, _, value = word.partition("=")
             if key == "lowerdir":
-                layers = [os.open(layer, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC) for layer in split_layers(value)]
+                layers = [
+                    os.open(layer, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC) for layer in split_layers(value)
+                ]
                 opened += layers
                 word = "lowerdir=" + ":".join(str(layer) for layer in layers)
             options.append(word)

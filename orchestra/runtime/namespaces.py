@@ -13,11 +13,25 @@ from orchestra.linux import constants as C
 from orchestra.runtime.problems import StepError
 
 FLAGS = {
-    "user": C.CLONE_NEWUSER, "pid": C.CLONE_NEWPID, "network": C.CLONE_NEWNET, "ipc": C.CLONE_NEWIPC,
-    "uts": C.CLONE_NEWUTS, "mount": C.CLONE_NEWNS, "cgroup": C.CLONE_NEWCGROUP, "time": C.CLONE_NEWTIME,
+    "user": C.CLONE_NEWUSER,
+    "pid": C.CLONE_NEWPID,
+    "network": C.CLONE_NEWNET,
+    "ipc": C.CLONE_NEWIPC,
+    "uts": C.CLONE_NEWUTS,
+    "mount": C.CLONE_NEWNS,
+    "cgroup": C.CLONE_NEWCGROUP,
+    "time": C.CLONE_NEWTIME,
 }
-FILES = {"user": "user", "pid": "pid", "network": "net", "ipc": "ipc", "uts": "uts", "mount": "mnt",
-         "cgroup": "cgroup", "time": "time"}
+FILES = {
+    "user": "user",
+    "pid": "pid",
+    "network": "net",
+    "ipc": "ipc",
+    "uts": "uts",
+    "mount": "mnt",
+    "cgroup": "cgroup",
+    "time": "time",
+}
 
 
 @dataclass(slots=True)

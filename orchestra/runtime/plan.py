@@ -17,11 +17,35 @@ from orchestra.runtime import devices, hooks, mounts, namespaces, process
 from orchestra.runtime.cgroups import CgroupManager
 
 _PERSONALITIES = {"LINUX": 0, "LINUX32": 8}
-_IPC_SYSCTLS = ("kernel.msgmax", "kernel.msgmnb", "kernel.msgmni", "kernel.sem", "kernel.shmall", "kernel.shmmax",
-                "kernel.shmmni", "kernel.shm_rmid_forced")
-_LINUX = frozenset((
-    "namespaces", "uidMappings", "gidMappings", "timeOffsets", "devices", "cgroupsPath", "resources", "rootfsPropagation",
-    "seccomp", "sysctl", "maskedPaths", "readonlyPaths", "mountLabel", "personality", "netDevices"))
+_IPC_SYSCTLS = (
+    "kernel.msgmax",
+    "kernel.msgmnb",
+    "kernel.msgmni",
+    "kernel.sem",
+    "kernel.shmall",
+    "kernel.shmmax",
+    "kernel.shmmni",
+    "kernel.shm_rmid_forced",
+)
+_LINUX = frozenset(
+    (
+        "namespaces",
+        "uidMappings",
+        "gidMappings",
+        "timeOffsets",
+        "devices",
+        "cgroupsPath",
+        "resources",
+        "rootfsPropagation",
+        "seccomp",
+        "sysctl",
+        "maskedPaths",
+        "readonlyPaths",
+        "mountLabel",
+        "personality",
+        "netDevices",
+    )
+)
 
 
 @dataclass(slots=True)
@@ -65,7 +89,12 @@ class Plan:
 
     def state(self, status: str, pid: int) -> dict[str, Any]:
         """The state as hooks and ``orchestra-runtime state`` give it."""
-        found: dict[str, Any] = {"ociVersion": self.version, "id": self.id, "status": status, "bundle": self.bundle}
+        found: dict[str, Any] = {
+            "ociVersion": self.version,
+            "id": self.id,
+            "status": status,
+            "bundle": self.bundle,
+        }
         if status != "stopped":
             found["pid"] = pid
         if self.annotations:
@@ -73,7 +102,9 @@ class Plan:
         return found
 
 
-def make(config: dict[str, Any], *, container_id: str, bundle: str, cgroups: CgroupManager | None = None) -> Plan:
+def make(
+    config: dict[str, Any], *, container_id: str, bundle: str, cgroups: CgroupManager | None = None
+) -> Plan:
     """The plan of a whole container."""
     version = str(config.get("ociVersion") or "")
     if not version.startswith("1."):
@@ -91,16 +122,28 @@ def make(config: dict[str, Any], *, container_id: str, bundle: str, cgroups: Cgr
     listed = mounts.parse(config.get("mounts"), bundle)
     first = listed.pop(0) if listed and listed[0].destination == "/" else None
     found = Plan(
-        container_id, bundle, version, spaces, program, os.path.normpath(os.path.join(bundle, str(root["path"]))),
-        bool(root.get("readonly")), first, listed, devices.parse(linux.get("devices")),
+        container_id,
+        bundle,
+        version,
+        spaces,
+        program,
+        os.path.normpath(os.path.join(bundle, str(root["path"]))),
+        bool(root.get("readonly")),
+        first,
+        listed,
+        devices.parse(linux.get("devices")),
         [str(path) for path in linux.get("maskedPaths") or ()],
         [str(path) for path in linux.get("readonlyPaths") or ()],
         {str(key): str(value) for key, value in (linux.get("sysctl") or {}).items()},
-        mounts.ids(linux.get("uidMappings")), mounts.ids(linux.get("gidMappings")),
-        str(config.get("hostname") or ""), str(config.get("domainname") or ""),
+        mounts.ids(linux.get("uidMappings")),
+        mounts.ids(linux.get("gidMappings")),
+        str(config.get("hostname") or ""),
+        str(config.get("domainname") or ""),
         str(linux.get("rootfsPropagation") or ""),
-        hooks=hooks.parse(config.get("hooks")), annotations=dict(config.get("annotations") or {}),
-        warnings=program.warnings)
+        hooks=hooks.parse(config.get("hooks")),
+        annotations=dict(config.get("annotations") or {}),
+        warnings=program.warnings,
+    )
     _users(found)
     _names(found)
     _sysctls(found)
@@ -122,7 +165,10 @@ def _users(plan: Plan) -> None:
                 raise OrchestraError(f"mounts: {mount.words.idmap} at {mount.destination} needs uidMappings")
             mount.uids, mount.gids = plan.uids, plan.gids
     if new:
-        for kind, number, entries in (("uid", plan.process.uid, plan.uids), ("gid", plan.process.gid, plan.gids)):
+        for kind, number, entries in (
+            ("uid", plan.process.uid, plan.uids),
+            ("gid", plan.process.gid, plan.gids),
+        ):
             if not any(inside <= number < inside + count for inside, _, count in entries):
                 raise OrchestraError(f"process.user.{kind} {number} is not in the {kind} mappings")
 
@@ -184,7 +230,9 @@ def _odds(plan: Plan, linux: dict[str, Any]) -> None:
     plan.time_offsets = "".join(lines)
     if linux.get("mountLabel") and os.path.exists("/sys/fs/selinux/enforce"):
         plan.warnings.append("linux.mountLabel is not supported and was ignored")
-    plan.warnings += [f"linux.{key} is not supported and was ignored" for key in sorted(set(linux) - _LINUX) if linux[key]]
+    plan.warnings += [
+        f"linux.{key} is not supported and was ignored" for key in sorted(set(linux) - _LINUX) if linux[key]
+    ]
     if linux.get("netDevices"):
         raise UnsupportedError("linux.netDevices: moving network devices into the container is not supported")
 

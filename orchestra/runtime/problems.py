@@ -32,8 +32,12 @@ class StepError(OrchestraError):
 
     @classmethod
     def from_step(cls, data: dict[str, Any]) -> StepError:
-        return cls(str(data.get("step", "")), int(data.get("errno") or 0), data.get("path"),
-                   str(data.get("message", "unknown error")))
+        return cls(
+            str(data.get("step", "")),
+            int(data.get("errno") or 0),
+            data.get("path"),
+            str(data.get("message", "unknown error")),
+        )
 
     @classmethod
     def of(cls, step: str, problem: BaseException) -> StepError:

@@ -20,18 +20,49 @@ from orchestra.linux import constants as C
 from orchestra.runtime import capabilities, rlimits
 from orchestra.runtime.problems import EXEC, StepError
 
-_POLICIES = {"SCHED_OTHER": 0, "SCHED_FIFO": 1, "SCHED_RR": 2, "SCHED_BATCH": 3, "SCHED_ISO": 4, "SCHED_IDLE": 5,
-             "SCHED_DEADLINE": 6}
-_SCHED_FLAGS = {"SCHED_FLAG_RESET_ON_FORK": 1, "SCHED_FLAG_RECLAIM": 2, "SCHED_FLAG_DL_OVERRUN": 4,
-                "SCHED_FLAG_KEEP_POLICY": 8, "SCHED_FLAG_KEEP_PARAMS": 0x10, "SCHED_FLAG_UTIL_CLAMP_MIN": 0x20,
-                "SCHED_FLAG_UTIL_CLAMP_MAX": 0x40}
+_POLICIES = {
+    "SCHED_OTHER": 0,
+    "SCHED_FIFO": 1,
+    "SCHED_RR": 2,
+    "SCHED_BATCH": 3,
+    "SCHED_ISO": 4,
+    "SCHED_IDLE": 5,
+    "SCHED_DEADLINE": 6,
+}
+_SCHED_FLAGS = {
+    "SCHED_FLAG_RESET_ON_FORK": 1,
+    "SCHED_FLAG_RECLAIM": 2,
+    "SCHED_FLAG_DL_OVERRUN": 4,
+    "SCHED_FLAG_KEEP_POLICY": 8,
+    "SCHED_FLAG_KEEP_PARAMS": 0x10,
+    "SCHED_FLAG_UTIL_CLAMP_MIN": 0x20,
+    "SCHED_FLAG_UTIL_CLAMP_MAX": 0x40,
+}
 _IO_CLASSES = {"IOPRIO_CLASS_NONE": 0, "IOPRIO_CLASS_RT": 1, "IOPRIO_CLASS_BE": 2, "IOPRIO_CLASS_IDLE": 3}
-_SECCOMP_FLAGS = {"SECCOMP_FILTER_FLAG_TSYNC": C.SECCOMP_FILTER_FLAG_TSYNC,
-                  "SECCOMP_FILTER_FLAG_LOG": C.SECCOMP_FILTER_FLAG_LOG,
-                  "SECCOMP_FILTER_FLAG_SPEC_ALLOW": C.SECCOMP_FILTER_FLAG_SPEC_ALLOW}
-_KNOWN = frozenset((
-    "args", "env", "cwd", "user", "capabilities", "noNewPrivileges", "rlimits", "terminal", "consoleSize", "oomScoreAdj",
-    "scheduler", "ioPriority", "execCPUAffinity", "apparmorProfile", "selinuxLabel"))
+_SECCOMP_FLAGS = {
+    "SECCOMP_FILTER_FLAG_TSYNC": C.SECCOMP_FILTER_FLAG_TSYNC,
+    "SECCOMP_FILTER_FLAG_LOG": C.SECCOMP_FILTER_FLAG_LOG,
+    "SECCOMP_FILTER_FLAG_SPEC_ALLOW": C.SECCOMP_FILTER_FLAG_SPEC_ALLOW,
+}
+_KNOWN = frozenset(
+    (
+        "args",
+        "env",
+        "cwd",
+        "user",
+        "capabilities",
+        "noNewPrivileges",
+        "rlimits",
+        "terminal",
+        "consoleSize",
+        "oomScoreAdj",
+        "scheduler",
+        "ioPriority",
+        "execCPUAffinity",
+        "apparmorProfile",
+        "selinuxLabel",
+    )
+)
 
 
 @dataclass(slots=True)
@@ -78,11 +109,21 @@ def parse(data: dict[str, Any], seccomp: dict[str, Any] | None) -> Process:
     size = data.get("consoleSize") or {}
     umask = user.get("umask")
     found = Process(
-        args, env, cwd, int(user.get("uid") or 0), int(user.get("gid") or 0),
+        args,
+        env,
+        cwd,
+        int(user.get("uid") or 0),
+        int(user.get("gid") or 0),
         [int(gid) for gid in user.get("additionalGids") or ()],
-        0o022 if umask is None else int(umask), sets, bool(data.get("noNewPrivileges")),
-        rlimits.parse(data.get("rlimits")), terminal=bool(data.get("terminal")),
-        rows=int(size.get("height") or 0), columns=int(size.get("width") or 0), warnings=warnings)
+        0o022 if umask is None else int(umask),
+        sets,
+        bool(data.get("noNewPrivileges")),
+        rlimits.parse(data.get("rlimits")),
+        terminal=bool(data.get("terminal")),
+        rows=int(size.get("height") or 0),
+        columns=int(size.get("width") or 0),
+        warnings=warnings,
+    )
     if data.get("oomScoreAdj") is not None:
         found.oom_score_adj = int(data["oomScoreAdj"])
     found.scheduler = _scheduler(data.get("scheduler"))
@@ -91,7 +132,9 @@ def parse(data: dict[str, Any], seccomp: dict[str, Any] | None) -> Process:
     found.affinity = cpu_list(str(affinity.get("final") or affinity.get("initial") or ""))
     found.apparmor = _apparmor(str(data.get("apparmorProfile") or ""), warnings)
     found.selinux = _selinux(str(data.get("selinuxLabel") or ""), warnings)
-    warnings += [f"process.{key} is not supported and was ignored" for key in sorted(set(data) - _KNOWN) if data[key]]
+    warnings += [
+        f"process.{key} is not supported and was ignored" for key in sorted(set(data) - _KNOWN) if data[key]
+    ]
     if seccomp:
         found.seccomp, found.seccomp_flags = _seccomp(seccomp)
     return found
@@ -100,7 +143,9 @@ def parse(data: dict[str, Any], seccomp: dict[str, Any] | None) -> Process:
 def _seccomp(data: dict[str, Any]) -> tuple[bytes, int]:
     if data.get("listenerPath"):
         raise UnsupportedError("linux.seccomp.listenerPath: notifications to an agent are not supported")
-    unknown = sorted(set(data.get("flags") or ()) - set(_SECCOMP_FLAGS) - {"SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV"})
+    unknown = sorted(
+        set(data.get("flags") or ()) - set(_SECCOMP_FLAGS) - {"SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV"}
+    )
     if unknown:
         raise UnsupportedError(f"linux.seccomp.flags: unknown flag {', '.join(unknown)}")
     from orchestra.runtime.seccomp import compile_profile
@@ -123,9 +168,17 @@ def _scheduler(data: dict[str, Any] | None) -> bytes:
         if word not in _SCHED_FLAGS:
             raise OrchestraError(f"process.scheduler: unknown flag {word!r}")
         flags |= _SCHED_FLAGS[word]
-    return struct.pack("=IIQiIQQQ", 48, _POLICIES[policy], flags, int(data.get("nice") or 0),
-                       int(data.get("priority") or 0), int(data.get("runtime") or 0), int(data.get("deadline") or 0),
-                       int(data.get("period") or 0))
+    return struct.pack(
+        "=IIQiIQQQ",
+        48,
+        _POLICIES[policy],
+        flags,
+        int(data.get("nice") or 0),
+        int(data.get("priority") or 0),
+        int(data.get("runtime") or 0),
+        int(data.get("deadline") or 0),
+        int(data.get("period") or 0),
+    )
 
 
 def _io_priority(data: dict[str, Any] | None) -> int | None:
@@ -166,6 +219,7 @@ def _selinux(label: str, warnings: list[str]) -> str:
 
 
 # In the child
+
 
 def limit(process: Process) -> None:
     """What needs the rights the child still has."""
@@ -272,7 +326,9 @@ def resolve(name: str, path: str | None) -> str:
         _check_program(step, name)
         return name
     denied = False
-    for folder in (path if path is not None else "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin").split(":"):
+    for folder in (
+        path if path is not None else "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+    ).split(":"):
         candidate = f"{folder or '.'}/{name}"
         try:
             _check_program(step, candidate)

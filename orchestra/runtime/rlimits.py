@@ -9,9 +9,22 @@ from orchestra.errors import OrchestraError
 from orchestra.runtime.problems import StepError
 
 NUMBERS = {
-    "RLIMIT_CPU": 0, "RLIMIT_FSIZE": 1, "RLIMIT_DATA": 2, "RLIMIT_STACK": 3, "RLIMIT_CORE": 4, "RLIMIT_RSS": 5,
-    "RLIMIT_NPROC": 6, "RLIMIT_NOFILE": 7, "RLIMIT_MEMLOCK": 8, "RLIMIT_AS": 9, "RLIMIT_LOCKS": 10,
-    "RLIMIT_SIGPENDING": 11, "RLIMIT_MSGQUEUE": 12, "RLIMIT_NICE": 13, "RLIMIT_RTPRIO": 14, "RLIMIT_RTTIME": 15,
+    "RLIMIT_CPU": 0,
+    "RLIMIT_FSIZE": 1,
+    "RLIMIT_DATA": 2,
+    "RLIMIT_STACK": 3,
+    "RLIMIT_CORE": 4,
+    "RLIMIT_RSS": 5,
+    "RLIMIT_NPROC": 6,
+    "RLIMIT_NOFILE": 7,
+    "RLIMIT_MEMLOCK": 8,
+    "RLIMIT_AS": 9,
+    "RLIMIT_LOCKS": 10,
+    "RLIMIT_SIGPENDING": 11,
+    "RLIMIT_MSGQUEUE": 12,
+    "RLIMIT_NICE": 13,
+    "RLIMIT_RTPRIO": 14,
+    "RLIMIT_RTTIME": 15,
 }
 _INFINITY = 2**64 - 1
 Limit = tuple[str, int, int]
@@ -45,5 +58,9 @@ def apply(limits: list[Limit]) -> None:
         except (ValueError, OSError) as problem:
             number = problem.errno if isinstance(problem, OSError) else 1
             now = resource.getrlimit(NUMBERS[name])[1]
-            raise StepError(f"set {name}", number or 0, None,
-                            f"cannot set soft {soft} and hard {hard}: this machine allows at most {now}") from None
+            raise StepError(
+                f"set {name}",
+                number or 0,
+                None,
+                f"cannot set soft {soft} and hard {hard}: this machine allows at most {now}",
+            ) from None

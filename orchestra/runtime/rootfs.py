@@ -30,8 +30,9 @@ def isolate(propagation: str) -> None:
         calls.mount(None, "/", None, C.MS_PRIVATE | C.MS_REC)
 
 
-def mount_root(path: str, overlay: Mount | None, maps: tuple[userns.Map, userns.Map] | None,
-               propagation: str = "") -> int:
+def mount_root(
+    path: str, overlay: Mount | None, maps: tuple[userns.Map, userns.Map] | None, propagation: str = ""
+) -> int:
     """Mount the root at ``path`` (an overlay, or the directory itself) and open it."""
     try:
         return _mount_root(path, overlay, maps, propagation)
@@ -39,8 +40,9 @@ def mount_root(path: str, overlay: Mount | None, maps: tuple[userns.Map, userns.
         raise StepError.of(f"mount the root {path}", problem) from None
 
 
-def _mount_root(path: str, overlay: Mount | None, maps: tuple[userns.Map, userns.Map] | None,
-                propagation: str) -> int:
+def _mount_root(
+    path: str, overlay: Mount | None, maps: tuple[userns.Map, userns.Map] | None, propagation: str
+) -> int:
     target = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         if propagation.endswith("shared"):
@@ -84,8 +86,11 @@ def unlock_root() -> int:
 def _make_parent_private(target: int) -> None:
     """pivot_root and move refuse a shared parent; the mount above ``target`` may be it."""
     path = os.readlink(mounting.fd_path(target))
-    best = max((mount for mount in procfs.mounts() if _below(path, mount.target)),
-               key=lambda mount: len(mount.target), default=None)
+    best = max(
+        (mount for mount in procfs.mounts() if _below(path, mount.target)),
+        key=lambda mount: len(mount.target),
+        default=None,
+    )
     if best and any(word.startswith("shared:") for word in best.propagation):
         calls.mount(None, best.target, None, C.MS_PRIVATE)
 
@@ -104,7 +109,9 @@ def _shifted_overlay(overlay: Mount, target: int, maps: tuple[userns.Map, userns
             for word in overlay.words.data:
                 key, separator, value = word.partition("=")
                 if key == "lowerdir":
-                    value = ":".join(_shifted(layer, namespace, trees) for layer in mounts.split_layers(value))
+                    value = ":".join(
+                        _shifted(layer, namespace, trees) for layer in mounts.split_layers(value)
+                    )
                 elif key in ("upperdir", "workdir"):
                     # one mount for both: the overlay wants them on the same one
                     parent, name = os.path.split(value)
@@ -160,6 +167,7 @@ def _shifted(path: str, namespace: int, trees: dict[str, int]) -> str:
 
 # Covering paths
 
+
 def mask(root_fd: int, paths: list[str]) -> None:
     """Directories get an empty read-only tmpfs, files the host's /dev/null. What is not there stays so."""
     null = _host_null()
@@ -173,8 +181,11 @@ def mask(root_fd: int, paths: list[str]) -> None:
                 if not stat.S_ISDIR(os.fstat(target).st_mode):
                     calls.mount(mounting.fd_path(null), mounting.fd_path(target), None, C.MS_BIND)
                 elif empty < 0:
-                    empty = mounting.filesystem("tmpfs", [("nr_blocks", "1"), ("nr_inodes", "2"),
-                                                           ("mode", "555"), ("ro", None)], C.MOUNT_ATTR_RDONLY)
+                    empty = mounting.filesystem(
+                        "tmpfs",
+                        [("nr_blocks", "1"), ("nr_inodes", "2"), ("mode", "555"), ("ro", None)],
+                        C.MOUNT_ATTR_RDONLY,
+                    )
                     mounting.attach(empty, target)
                 else:
                     calls.mount(mounting.fd_path(empty), mounting.fd_path(target), None, C.MS_BIND)
@@ -230,6 +241,7 @@ def make_readonly(root_fd: int) -> None:
 
 
 # Changing over
+
 
 def change(root_fd: int, *, pivot: bool, propagation: str) -> None:
     """The new root becomes ``/`` and the old one is gone."""

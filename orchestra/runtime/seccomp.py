@@ -23,17 +23,39 @@ from orchestra.runtime.seccomp_table import rules as default_rules
 
 Profile = dict[str, Any]
 
-_AUDIT = {"x86_64": 0xC000003E, "i386": 0x40000003, "aarch64": 0xC00000B7, "arm": 0x40000028,
-          "riscv64": 0xC00000F3}
-_ARCHITECTURES = {"SCMP_ARCH_X86_64": "x86_64", "SCMP_ARCH_X86": "i386", "SCMP_ARCH_X32": "x32",
-                  "SCMP_ARCH_AARCH64": "aarch64", "SCMP_ARCH_ARM": "arm", "SCMP_ARCH_RISCV64": "riscv64"}
+_AUDIT = {
+    "x86_64": 0xC000003E,
+    "i386": 0x40000003,
+    "aarch64": 0xC00000B7,
+    "arm": 0x40000028,
+    "riscv64": 0xC00000F3,
+}
+_ARCHITECTURES = {
+    "SCMP_ARCH_X86_64": "x86_64",
+    "SCMP_ARCH_X86": "i386",
+    "SCMP_ARCH_X32": "x32",
+    "SCMP_ARCH_AARCH64": "aarch64",
+    "SCMP_ARCH_ARM": "arm",
+    "SCMP_ARCH_RISCV64": "riscv64",
+}
 _COMPATIBLE = {"x86_64": ("x86_64", "i386", "x32"), "aarch64": ("aarch64", "arm"), "riscv64": ("riscv64",)}
 _DOCKER_ARCH = {"x86_64": "amd64", "aarch64": "arm64", "riscv64": "riscv64"}
-_ACTIONS = {"SCMP_ACT_KILL": 0, "SCMP_ACT_KILL_THREAD": 0, "SCMP_ACT_KILL_PROCESS": 0x80000000,
-            "SCMP_ACT_TRAP": 0x30000, "SCMP_ACT_ERRNO": 0x50000, "SCMP_ACT_TRACE": 0x7FF00000,
-            "SCMP_ACT_LOG": 0x7FFC0000, "SCMP_ACT_ALLOW": 0x7FFF0000}
-_FLAGS = {"SECCOMP_FILTER_FLAG_TSYNC": 1, "SECCOMP_FILTER_FLAG_LOG": 2, "SECCOMP_FILTER_FLAG_SPEC_ALLOW": 4,
-          "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV": 32}
+_ACTIONS = {
+    "SCMP_ACT_KILL": 0,
+    "SCMP_ACT_KILL_THREAD": 0,
+    "SCMP_ACT_KILL_PROCESS": 0x80000000,
+    "SCMP_ACT_TRAP": 0x30000,
+    "SCMP_ACT_ERRNO": 0x50000,
+    "SCMP_ACT_TRACE": 0x7FF00000,
+    "SCMP_ACT_LOG": 0x7FFC0000,
+    "SCMP_ACT_ALLOW": 0x7FFF0000,
+}
+_FLAGS = {
+    "SECCOMP_FILTER_FLAG_TSYNC": 1,
+    "SECCOMP_FILTER_FLAG_LOG": 2,
+    "SECCOMP_FILTER_FLAG_SPEC_ALLOW": 4,
+    "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV": 32,
+}
 _KILL_PROCESS, _ENOSYS = 0x80000000, 0x50000 | 38
 _EPERM = 1
 _NR, _ARCH, _ARGS = 0, 4, 16
@@ -76,19 +98,30 @@ def default_profile(capabilities: Iterable[str], *, machine: str | None = None) 
     held = {name if name.startswith("CAP_") else f"CAP_{name}" for name in capabilities}
     names = {arch: name for name, arch in _ARCHITECTURES.items()}
     listed = [names[arch] for arch in _COMPATIBLE[machine or native()] if arch != "x32"]
-    return {"defaultAction": "SCMP_ACT_ERRNO", "defaultErrnoRet": _EPERM, "architectures": listed,
-            "syscalls": default_rules(held)}
+    return {
+        "defaultAction": "SCMP_ACT_ERRNO",
+        "defaultErrnoRet": _EPERM,
+        "architectures": listed,
+        "syscalls": default_rules(held),
+    }
 
 
-def from_docker_profile(profile: Profile, capabilities: Iterable[str], *, machine: str | None = None,
-                        kernel: tuple[int, int] | None = None) -> Profile:
+def from_docker_profile(
+    profile: Profile,
+    capabilities: Iterable[str],
+    *,
+    machine: str | None = None,
+    kernel: tuple[int, int] | None = None,
+) -> Profile:
     """Docker's profile file (archMap, includes, excludes, minKernel) as an OCI object."""
     machine = machine or native()
     held = {name if name.startswith("CAP_") else f"CAP_{name}" for name in capabilities}
     kernel = kernel or _kernel()
     if profile.get("archMap") and profile.get("architectures"):
         raise OrchestraError("seccomp profile: both architectures and archMap are given")
-    found: Profile = {key: profile[key] for key in ("defaultAction", "defaultErrnoRet", "flags") if key in profile}
+    found: Profile = {
+        key: profile[key] for key in ("defaultAction", "defaultErrnoRet", "flags") if key in profile
+    }
     own = next(name for name, arch in _ARCHITECTURES.items() if arch == machine)
     listed = list(profile.get("architectures") or ())
     for entry in profile.get("archMap") or ():
@@ -135,8 +168,10 @@ def _kernel() -> tuple[int, int]:
 
 def _action(name: str, number: int | None) -> int:
     if name == "SCMP_ACT_NOTIFY":
-        raise UnsupportedError("seccomp: the action SCMP_ACT_NOTIFY is not supported",
-                               hint="it needs a listener outside; answer the call by SCMP_ACT_ERRNO instead")
+        raise UnsupportedError(
+            "seccomp: the action SCMP_ACT_NOTIFY is not supported",
+            hint="it needs a listener outside; answer the call by SCMP_ACT_ERRNO instead",
+        )
     if name not in _ACTIONS:
         raise OrchestraError(f"seccomp: the action {name!r} is not known")
     if name in ("SCMP_ACT_ERRNO", "SCMP_ACT_TRACE"):
@@ -204,8 +239,9 @@ def _compile(seccomp: Profile, machine: str) -> bytes:
         if arch == "x86_64":
             upper = _ranges("x32", leaves, mentioned, default) if "x32" in wanted else [(X32_BIT, None)]
             ranges = [*ranges, *[part for part in upper if part[0] >= X32_BIT]]
-        tree = assembler.load(_NR, _Search(assembler, default, wide=arch in ("x86_64", "aarch64", "riscv64"))
-                              .build(ranges))
+        tree = assembler.load(
+            _NR, _Search(assembler, default, wide=arch in ("x86_64", "aarch64", "riscv64")).build(ranges)
+        )
         entry = assembler.branch(JEQ, _AUDIT[arch], tree, entry)
     return assembler.program(assembler.load(_ARCH, entry))
 
@@ -297,6 +333,12 @@ class _Search:
         return place
 
 
-_OPERATORS = {"SCMP_CMP_EQ": ("eq", False), "SCMP_CMP_NE": ("eq", True), "SCMP_CMP_GT": ("gt", False),
-              "SCMP_CMP_LE": ("gt", True), "SCMP_CMP_GE": ("ge", False), "SCMP_CMP_LT": ("ge", True),
-              "SCMP_CMP_MASKED_EQ": ("mask", False)}
+_OPERATORS = {
+    "SCMP_CMP_EQ": ("eq", False),
+    "SCMP_CMP_NE": ("eq", True),
+    "SCMP_CMP_GT": ("gt", False),
+    "SCMP_CMP_LE": ("gt", True),
+    "SCMP_CMP_GE": ("ge", False),
+    "SCMP_CMP_LT": ("ge", True),
+    "SCMP_CMP_MASKED_EQ": ("mask", False),
+}

@@ -72,8 +72,8 @@ ioprio_get ioprio_set
 # Held by few, and only useful with the capability.
 BY_CAPABILITY: dict[str, str] = {
     "CAP_SYS_ADMIN": "bpf clone clone3 fanotify_init fsconfig fsmount fsopen fspick lookup_dcookie mount"
-                     " mount_setattr move_mount open_tree open_tree_attr perf_event_open quotactl quotactl_fd"
-                     " setdomainname sethostname setns syslog umount umount2 unshare",
+    " mount_setattr move_mount open_tree open_tree_attr perf_event_open quotactl quotactl_fd"
+    " setdomainname sethostname setns syslog umount umount2 unshare",
     "CAP_BPF": "bpf",
     "CAP_DAC_READ_SEARCH": "open_by_handle_at",
     "CAP_PERFMON": "perf_event_open",
@@ -96,13 +96,23 @@ _NAMESPACES = 0x7E020000  # CLONE_NEWNS NEWCGROUP NEWUTS NEWIPC NEWUSER NEWPID N
 # PER_LINUX, PER_LINUX32, both with UNAME26, and "only tell me"
 _PERSONALITIES = (0x0, 0x8, 0x20000, 0x20008, 0xFFFFFFFF)
 # 0 … 47 without 38 (AF_ALG) and 40 (AF_VSOCK), as (mask, value)
-_FAMILIES = ((0xFFFFFFE0, 0), (0xFFFFFFFC, 32), (0xFFFFFFFE, 36), (_LOW, 39), (_LOW, 41), (0xFFFFFFFE, 42),
-             (0xFFFFFFFC, 44))
+_FAMILIES = (
+    (0xFFFFFFE0, 0),
+    (0xFFFFFFFC, 32),
+    (0xFFFFFFFE, 36),
+    (_LOW, 39),
+    (_LOW, 41),
+    (0xFFFFFFFE, 42),
+    (0xFFFFFFFC, 44),
+)
 
 
 def _masked(name: str, mask: int, value: int) -> Rule:
-    return {"names": [name], "action": _ALLOW,
-            "args": [{"index": 0, "value": mask, "valueTwo": value, "op": "SCMP_CMP_MASKED_EQ"}]}
+    return {
+        "names": [name],
+        "action": _ALLOW,
+        "args": [{"index": 0, "value": mask, "valueTwo": value, "op": "SCMP_CMP_MASKED_EQ"}],
+    }
 
 
 def rules(capabilities: set[str]) -> list[Rule]:
@@ -114,8 +124,9 @@ def rules(capabilities: set[str]) -> list[Rule]:
     found: list[Rule] = [{"names": sorted(names), "action": _ALLOW}]
     found += [_masked("personality", _LOW, value) for value in _PERSONALITIES]
     found += [_masked("socket", mask, value) for mask, value in _FAMILIES]
-    found.append({"names": ["socketcall"], "action": _ALLOW,
-                  "args": [{"index": 0, "value": 1, "op": "SCMP_CMP_GT"}]})
+    found.append(
+        {"names": ["socketcall"], "action": _ALLOW, "args": [{"index": 0, "value": 1, "op": "SCMP_CMP_GT"}]}
+    )
     if "CAP_SYS_ADMIN" not in capabilities:
         found.append(_masked("clone", _NAMESPACES, 0))
         found.append({"names": ["clone3"], "action": "SCMP_ACT_ERRNO", "errnoRet": 38})

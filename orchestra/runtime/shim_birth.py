@@ -66,8 +66,13 @@ class Birth:
             else:
                 given = container.stdio.open(stdin_open=container.state["stdin_open"])
             self._pending = create_begin(
-                config, container_id=container.id, bundle=container.bundle, stdio=(given[0], given[1], given[2]),
-                cgroups=container.cgroup, options=Options(warn=container.state["warnings"].append))
+                config,
+                container_id=container.id,
+                bundle=container.bundle,
+                stdio=(given[0], given[1], given[2]),
+                cgroups=container.cgroup,
+                options=Options(warn=container.state["warnings"].append),
+            )
         finally:
             close(given)
         self.pid = self._pending.pid
@@ -116,8 +121,11 @@ class Birth:
 
 
 def null_stdio() -> tuple[int, int, int]:
-    return (os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC), os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC),
-            os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC))
+    return (
+        os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC),
+        os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC),
+        os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC),
+    )
 
 
 def inherit(process: Config, open_files: tuple[int, int]) -> None:
@@ -135,15 +143,23 @@ class Entry:
     """A further process on its way into a container. ``over`` gets it (with ``master`` set where it has a
     terminal) or the error, once and later."""
 
-    def __init__(self, container: Container, name: str, over: Callable[[Exec | None, BaseException | None], None]
-                 ) -> None:
+    def __init__(
+        self, container: Container, name: str, over: Callable[[Exec | None, BaseException | None], None]
+    ) -> None:
         self.container = container
         self.name = name
         self.over = over
         self._pending: PendingExec | None = None
 
-    def begin(self, process: Config, *, fds: list[int], tty: bool, size: tuple[int, int] | None,
-              open_files: tuple[int, int]) -> None:
+    def begin(
+        self,
+        process: Config,
+        *,
+        fds: list[int],
+        tty: bool,
+        size: tuple[int, int] | None,
+        open_files: tuple[int, int],
+    ) -> None:
         """``fds`` (stdin, stdout, stderr; else /dev/null) are the caller's to close afterwards. Raises
         what can be known at once."""
         container = self.container
@@ -156,8 +172,15 @@ class Entry:
         group = container.cgroup.fds_for_clone() if container.cgroup else None
         places = container.cgroup.dirs() if container.cgroup and group is None else []
         try:
-            self._pending = exec_begin(container.config(), container.pid, process, pidfd=container.pidfd,
-                                       stdio=(stdio[0], stdio[1], stdio[2]), cgroup_dirs=places, cgroup_fd=group)
+            self._pending = exec_begin(
+                container.config(),
+                container.pid,
+                process,
+                pidfd=container.pidfd,
+                stdio=(stdio[0], stdio[1], stdio[2]),
+                cgroup_dirs=places,
+                cgroup_fd=group,
+            )
         finally:
             close(given)
             if group is not None:

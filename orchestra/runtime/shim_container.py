@@ -34,8 +34,14 @@ _PATIENCE = 5.0  # for the exit status of a process that is not our child
 class Container:
     """``on_event(type, container)`` is called after the state is on disk."""
 
-    def __init__(self, loop: Loop, mode: Mode, state: states.State, keeper: Keeper,
-                 on_event: Callable[[str, Container], None]) -> None:
+    def __init__(
+        self,
+        loop: Loop,
+        mode: Mode,
+        state: states.State,
+        keeper: Keeper,
+        on_event: Callable[[str, Container], None],
+    ) -> None:
         self.loop = loop
         self.mode = mode
         self.state = state
@@ -85,8 +91,9 @@ class Container:
     def open_log(self) -> None:
         log = self.state.get("log") or {}
         if log.get("path") and log.get("driver", "local") != "none":
-            self.stdio.writer = Writer(log["path"], max_size=int(log.get("max_size") or 0),
-                                       max_file=int(log.get("max_file") or 1))
+            self.stdio.writer = Writer(
+                log["path"], max_size=int(log.get("max_size") or 0), max_file=int(log.get("max_file") or 1)
+            )
 
     def supervise(self, pidfd: int) -> None:
         """Take the init's pidfd (owned from here on) and watch for its end and for OOM kills."""
@@ -217,8 +224,14 @@ class Container:
         if self.state.get("tty"):
             self.keeper.drop(self.id)
         self._release()
-        self.save(status="stopped", exit_code=code, exit_signal=number, oom=oom, lost=wait_status is None,
-                  finished_at=time.time())
+        self.save(
+            status="stopped",
+            exit_code=code,
+            exit_signal=number,
+            oom=oom,
+            lost=wait_status is None,
+            finished_at=time.time(),
+        )
         self.on_event("exit", self)
         waiters, self.waiters = self.waiters, []
         for waiter in waiters:

@@ -28,18 +28,28 @@ class StateError(ConflictError):
 def to_data(problem: BaseException) -> dict[str, Any]:
     """The error as JSON data: ``kind`` is step, state, missing, orchestra, os or bug."""
     if isinstance(problem, StateError):
-        return {"kind": "state", "container": problem.container, "status": problem.status,
-                "wanted": list(problem.wanted)}
+        return {
+            "kind": "state",
+            "container": problem.container,
+            "status": problem.status,
+            "wanted": list(problem.wanted),
+        }
     if isinstance(problem, StepError):
         return {"kind": "step", **problem.to_step()}
     if isinstance(problem, NotFoundError):
         return {"kind": "missing", "brief": problem.brief}
     if isinstance(problem, OrchestraError):
-        return {"kind": "unsupported" if isinstance(problem, UnsupportedError) else "orchestra",
-                "error": problem.to_dict()}
+        return {
+            "kind": "unsupported" if isinstance(problem, UnsupportedError) else "orchestra",
+            "error": problem.to_dict(),
+        }
     if isinstance(problem, OSError):
-        return {"kind": "os", "errno": problem.errno or errno.EIO, "message": problem.strerror or str(problem),
-                "path": os.fsdecode(problem.filename) if isinstance(problem.filename, str | bytes) else ""}
+        return {
+            "kind": "os",
+            "errno": problem.errno or errno.EIO,
+            "message": problem.strerror or str(problem),
+            "path": os.fsdecode(problem.filename) if isinstance(problem.filename, str | bytes) else "",
+        }
     return {"kind": "bug", "message": f"{type(problem).__name__}: {problem}"}
 
 

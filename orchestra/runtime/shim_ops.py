@@ -30,8 +30,16 @@ _TIMED_OUT = -1
 class Operations:
     """All state of the shim: its containers and further processes."""
 
-    def __init__(self, loop: Loop, project: str, bundles: str, mode: Mode, keeper: Keeper,
-                 tell: Callable[[dict[str, object]], None], peers: Callable[[], list[Peer]]) -> None:
+    def __init__(
+        self,
+        loop: Loop,
+        project: str,
+        bundles: str,
+        mode: Mode,
+        keeper: Keeper,
+        tell: Callable[[dict[str, object]], None],
+        peers: Callable[[], list[Peer]],
+    ) -> None:
         self.loop = loop
         self.project = project
         self.bundles = bundles
@@ -55,7 +63,9 @@ class Operations:
             request.reply(value)
 
     def busy(self) -> bool:
-        return bool(self.births or self.entries) or any(container.alive for container in self.containers.values())
+        return bool(self.births or self.entries) or any(
+            container.alive for container in self.containers.values()
+        )
 
     def children(self) -> set[int]:
         """Pids that a pidfd of ours watches."""
@@ -97,11 +107,25 @@ class Operations:
             raise StateError(name, old.status if old else "being created")
         args = request.args
         state: dict[str, Any] = {
-            "id": name, "project": self.project, "bundle": args["bundle"], "pid": 0, "start_time": None,
-            "status": "creating", "exit_code": None, "exit_signal": None, "oom": False, "lost": False,
-            "created_at": time.time(), "started_at": None, "finished_at": None, "shim_pid": os.getpid(),
-            "cgroup": args.get("cgroup_path"), "log": args.get("log"), "tty": False,
-            "stdin_open": bool(args.get("stdin_open")), "warnings": [],
+            "id": name,
+            "project": self.project,
+            "bundle": args["bundle"],
+            "pid": 0,
+            "start_time": None,
+            "status": "creating",
+            "exit_code": None,
+            "exit_signal": None,
+            "oom": False,
+            "lost": False,
+            "created_at": time.time(),
+            "started_at": None,
+            "finished_at": None,
+            "shim_pid": os.getpid(),
+            "cgroup": args.get("cgroup_path"),
+            "log": args.get("log"),
+            "tty": False,
+            "stdin_open": bool(args.get("stdin_open")),
+            "warnings": [],
         }
         container = Container(self.loop, self.mode, state, self.keeper, self.happened)
 
@@ -159,8 +183,13 @@ class Operations:
         """Tell the init to go on; ``over`` when its program runs or could not be run."""
         created = container.created
         if container.status != "created" or created is None:
-            over(StateError(container.id, "created by a shim that is gone" if container.status == "created"
-                            else container.status, ("created",)))
+            over(
+                StateError(
+                    container.id,
+                    "created by a shim that is gone" if container.status == "created" else container.status,
+                    ("created",),
+                )
+            )
             return
         container.created = None
 
@@ -277,11 +306,18 @@ class Operations:
                 request.fail(problem or RuntimeError("no process"))
                 return
             self._keep(process)
-            request.reply({"exec": process.name, "pid": process.pid},
-                          [os.dup(process.master)] if process.master >= 0 else [])
+            request.reply(
+                {"exec": process.name, "pid": process.pid},
+                [os.dup(process.master)] if process.master >= 0 else [],
+            )
 
-        self._enter(request, over, fds=request.fds, tty=bool(request.args.get("tty")),
-                    size=tuple(size) if size else None)
+        self._enter(
+            request,
+            over,
+            fds=request.fds,
+            tty=bool(request.args.get("tty")),
+            size=tuple(size) if size else None,
+        )
         return LATER
 
     def op_exec_run(self, request: Request) -> object:
@@ -296,7 +332,9 @@ class Operations:
 
         def ended(process: Exec, code: int) -> None:
             self.execs.pop(process.name, None)
-            request.reply({"code": _TIMED_OUT if late else code, "output": collector.finish().decode("latin-1")})
+            request.reply(
+                {"code": _TIMED_OUT if late else code, "output": collector.finish().decode("latin-1")}
+            )
 
         def over(process: Exec | None, problem: BaseException | None) -> None:
             if process is None:
@@ -319,8 +357,15 @@ class Operations:
         collector.close_writer()
         return LATER
 
-    def _enter(self, request: Request, over: Callable[[Exec | None, BaseException | None], None], *,
-               fds: list[int], tty: bool, size: tuple[int, int] | None) -> None:
+    def _enter(
+        self,
+        request: Request,
+        over: Callable[[Exec | None, BaseException | None], None],
+        *,
+        fds: list[int],
+        tty: bool,
+        size: tuple[int, int] | None,
+    ) -> None:
         container = self.find(request)
         container.need("running")
         self._count += 1
@@ -354,8 +399,19 @@ class Operations:
 
     def _keep(self, process: Exec) -> None:
         self.execs[process.name] = process
-        process.wait(lambda code: self.tell({"type": "exec_exit", "id": process.container, "exec": process.name,
-                                             "exit_code": code, "at": time.time()}))
+        process.wait(
+            lambda code: self.tell(
+                {
+                    "type": "exec_exit",
+                    "id": process.container,
+                    "exec": process.name,
+                    "exit_code": code,
+                    "at": time.time(),
+                }
+            )
+        )
         if len(self.execs) > _KEPT_EXECS:
-            for name in [name for name, old in self.execs.items() if old.code is not None][: _KEPT_EXECS // 2]:
+            for name in [name for name, old in self.execs.items() if old.code is not None][
+                : _KEPT_EXECS // 2
+            ]:
                 del self.execs[name]

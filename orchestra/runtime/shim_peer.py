@@ -45,8 +45,13 @@ class Request:
 class Peer:
     """``on_request`` gets each request, ``on_gone`` the peer once when it has closed."""
 
-    def __init__(self, loop: Loop, link: socket.socket, on_request: Callable[[Request], None],
-                 on_gone: Callable[[Peer], None]) -> None:
+    def __init__(
+        self,
+        loop: Loop,
+        link: socket.socket,
+        on_request: Callable[[Request], None],
+        on_gone: Callable[[Peer], None],
+    ) -> None:
         link.setblocking(False)
         self.loop = loop
         self.link = link

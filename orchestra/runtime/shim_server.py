@@ -32,8 +32,9 @@ class Shim:
         self.socket_path = socket_path
         self.peers: list[Peer] = []
         self.keeper = Keeper(f"{os.path.splitext(socket_path)[0]}.fds")
-        self.operations = Operations(self.loop, project, bundles, probe(), self.keeper, self.tell,
-                                     lambda: self.peers)
+        self.operations = Operations(
+            self.loop, project, bundles, probe(), self.keeper, self.tell, lambda: self.peers
+        )
         self._patient = True
         self._server = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._server.setblocking(False)
@@ -60,8 +61,9 @@ class Shim:
             if not state or state.get("project") != project:
                 continue
             state["bundle"] = f"{bundles}/{name}"
-            container = Container(self.loop, self.operations.mode, state, self.keeper,
-                                  self.operations.happened)
+            container = Container(
+                self.loop, self.operations.mode, state, self.keeper, self.operations.happened
+            )
             if container.status == "creating":
                 container.discard()
                 continue

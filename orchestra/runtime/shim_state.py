@@ -44,4 +44,3 @@ def remove(bundle: str) -> None:
             os.unlink(name)
         except FileNotFoundError:
             continue
-

@@ -45,7 +45,9 @@ class Stdio:
         """The container's (stdin, stdout, stderr); the caller closes them after the fork."""
         given: list[int] = []
         try:
-            given.append(self._open_stdin() if stdin_open else os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
+            given.append(
+                self._open_stdin() if stdin_open else os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+            )
             for stream in (STDOUT, STDERR):
                 path = self._make(stream)
                 given.append(os.open(path, os.O_RDWR | os.O_CLOEXEC))
@@ -236,7 +238,7 @@ class Sink:
     def _send(self, data: memoryview) -> memoryview:
         try:
             while data:
-                data = data[os.write(self.fd, data):]
+                data = data[os.write(self.fd, data) :]
         except BlockingIOError:
             pass
         except OSError:
@@ -273,5 +275,3 @@ class Sink:
         if self in self.owner.sinks:
             self.owner.sinks.remove(self)
         self.owner.balance()
-
-

@@ -25,7 +25,7 @@ def encode(message: dict[str, Any]) -> tuple[bytes, int | None]:
     store = os.memfd_create("shim-message", os.MFD_CLOEXEC)
     view = memoryview(data)
     while view:
-        view = view[os.write(store, view):]
+        view = view[os.write(store, view) :]
     return b'{"memfd":%d}' % len(data), store
 
 
@@ -46,7 +46,8 @@ def receive(link: socket.socket) -> tuple[dict[str, Any], list[int]] | None:
     is gone."""
     size = array.array("i").itemsize
     data, extra, _flags, _address = link.recvmsg(
-        INLINE + 4096, socket.CMSG_SPACE(_FDS * size), socket.MSG_CMSG_CLOEXEC)
+        INLINE + 4096, socket.CMSG_SPACE(_FDS * size), socket.MSG_CMSG_CLOEXEC
+    )
     fds: list[int] = []
     for level, kind, raw in extra:
         if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:

@@ -62,8 +62,11 @@ def ensure(paths: Paths, project: str) -> ShimClient:
             return client
         if time.monotonic() > deadline:
             log = paths.shims / f"{project}.log"
-            raise ShimGone(f"the shim of project {project} does not start", hint=f"see {log}",
-                           details=(said.decode(errors="replace"),) if said else ())
+            raise ShimGone(
+                f"the shim of project {project} does not start",
+                hint=f"see {log}",
+                details=(said.decode(errors="replace"),) if said else (),
+            )
         said = _spawn(paths, project, place)
         if said != b"ready":
             time.sleep(0.02)  # another one starts or leaves at this moment
@@ -90,13 +93,39 @@ def _spawn(paths: Paths, project: str, place: str) -> bytes:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     program = os.path.join(os.path.dirname(os.path.abspath(__file__)), "shim.py")
     reader, writer = os.pipe2(os.O_CLOEXEC)
-    log = os.open(paths.shims / f"{project}.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+    log = os.open(
+        paths.shims / f"{project}.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600
+    )
     try:
-        words = [sys.executable, "-I", "-S", "-X", "utf8", program, "--project", project, "--socket", place,
-                 "--lock", str(paths.shims / f"{project}.lock"), "--bundles", str(paths.bundles),
-                 "--ready", str(writer)]
-        process = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd="/", env={},
-                                   close_fds=True, pass_fds=(writer,), start_new_session=True)
+        words = [
+            sys.executable,
+            "-I",
+            "-S",
+            "-X",
+            "utf8",
+            program,
+            "--project",
+            project,
+            "--socket",
+            place,
+            "--lock",
+            str(paths.shims / f"{project}.lock"),
+            "--bundles",
+            str(paths.bundles),
+            "--ready",
+            str(writer),
+        ]
+        process = subprocess.Popen(
+            words,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            cwd="/",
+            env={},
+            close_fds=True,
+            pass_fds=(writer,),
+            start_new_session=True,
+        )
         os.close(writer)
         writer = -1
         process.wait()
@@ -141,12 +170,25 @@ class ShimClient:
 
     # Life
 
-    def create(self, container_id: str, bundle: str, log: dict[str, Any] | None = None, *,
-               stdin_open: bool = False, cgroup_path: str | None = None) -> int:
+    def create(
+        self,
+        container_id: str,
+        bundle: str,
+        log: dict[str, Any] | None = None,
+        *,
+        stdin_open: bool = False,
+        cgroup_path: str | None = None,
+    ) -> int:
         """Make the container up to the point before its program; its pid in the host. ``cgroup_path``
         defaults to ``linux.cgroupsPath`` of the config; named warnings are in ``state()["warnings"]``."""
-        answer = self.call("create", id=container_id, bundle=str(bundle), log=log, stdin_open=stdin_open,
-                           cgroup_path=cgroup_path)
+        answer = self.call(
+            "create",
+            id=container_id,
+            bundle=str(bundle),
+            log=log,
+            stdin_open=stdin_open,
+            cgroup_path=cgroup_path,
+        )
         return int(answer["pid"])
 
     def start(self, container_id: str) -> None:
@@ -218,8 +260,9 @@ class ShimClient:
         it holds the container's output back instead."""
         answer, fds = self._call("attach", {"id": container_id, "wait": wait})
         names = answer["names"]
-        stdin, stdout, stderr = (fds[names[name]] if name in names else -1
-                                 for name in ("stdin", "stdout", "stderr"))
+        stdin, stdout, stderr = (
+            fds[names[name]] if name in names else -1 for name in ("stdin", "stdout", "stderr")
+        )
         return Attachment(stdin, stdout, stderr, tty=bool(answer["tty"]))
 
     def resize(self, container_id: str, rows: int, columns: int) -> None:
@@ -230,12 +273,22 @@ class ShimClient:
 
     # Further processes
 
-    def exec(self, container_id: str, process: dict[str, Any], *, fds: tuple[int, int, int] | None = None,
-             tty: bool = False, size: tuple[int, int] | None = None) -> tuple[str, int]:
+    def exec(
+        self,
+        container_id: str,
+        process: dict[str, Any],
+        *,
+        fds: tuple[int, int, int] | None = None,
+        tty: bool = False,
+        size: tuple[int, int] | None = None,
+    ) -> tuple[str, int]:
         """Start a further process: (exec id, master fd or -1). ``process`` is an OCI process object;
         without ``fds`` and ``tty`` it runs on /dev/null. ``size`` is (rows, columns)."""
-        answer, given = self._call("exec", {"id": container_id, "process": process, "tty": tty, "size": size},
-                                   tuple(fds) if fds and not tty else ())
+        answer, given = self._call(
+            "exec",
+            {"id": container_id, "process": process, "tty": tty, "size": size},
+            tuple(fds) if fds and not tty else (),
+        )
         return str(answer["exec"]), given[0] if given else -1
 
     def exec_wait(self, exec_id: str) -> int:
@@ -247,8 +300,9 @@ class ShimClient:
     def exec_resize(self, exec_id: str, rows: int, columns: int) -> None:
         self.call("exec_resize", exec=exec_id, rows=rows, columns=columns)
 
-    def exec_run(self, container_id: str, process: dict[str, Any], *, timeout: float | None = None,
-                 limit: int = 65536) -> tuple[int, bytes]:
+    def exec_run(
+        self, container_id: str, process: dict[str, Any], *, timeout: float | None = None, limit: int = 65536
+    ) -> tuple[int, bytes]:
         """Run to the end: (code, first ``limit`` bytes of both outputs). Code -1: it was killed after
         ``timeout`` seconds."""
         answer = self.call("exec_run", id=container_id, process=process, timeout=timeout, limit=limit)
@@ -263,8 +317,9 @@ class ShimClient:
         with self._link() as link:
             return self._ask(link, op, args, fds)
 
-    def _ask(self, link: socket.socket, op: str, args: dict[str, Any],
-             fds: tuple[int, ...]) -> tuple[Any, Sequence[int]]:
+    def _ask(
+        self, link: socket.socket, op: str, args: dict[str, Any], fds: tuple[int, ...]
+    ) -> tuple[Any, Sequence[int]]:
         try:
             wire.send(link, {"op": op, "args": args}, fds)
             found = wire.receive(link)

@@ -1,10 +1,10 @@
 """What ``orchestra-runtime`` keeps of its containers between two commands.
 
-    <root>/<id>/            0700; made first, so that an id is taken by one command only
-        config.json         the configuration as it was at create
-        state.json          the record, written when the init exists
-        cgroup              the path of its cgroup, written before that is made
-        start.sock          the init waits here; gone once it was started
+<root>/<id>/            0700; made first, so that an id is taken by one command only
+    config.json         the configuration as it was at create
+    state.json          the record, written when the init exists
+    cgroup              the path of its cgroup, written before that is made
+    start.sock          the init waits here; gone once it was started
 """
 
 from __future__ import annotations
@@ -50,8 +50,9 @@ class Store:
 
     def folder(self, container_id: str) -> str:
         if not _ID.fullmatch(container_id) or container_id in (".", "..") or len(container_id) > 1024:
-            raise OrchestraError(f"invalid container id {container_id!r}",
-                                 hint="letters, digits and _ + . - make an id")
+            raise OrchestraError(
+                f"invalid container id {container_id!r}", hint="letters, digits and _ + . - make an id"
+            )
         return os.path.join(self.root, container_id)
 
     def reserve(self, container_id: str) -> str:
@@ -129,13 +130,20 @@ def describe(store: Store, record: Record) -> dict[str, Any]:
     """The state of the OCI specification."""
     now = status(store, record)
     return {
-        "ociVersion": record.version, "id": record.id, "pid": 0 if now == "stopped" else record.pid, "status": now,
-        "bundle": record.bundle, "rootfs": record.root, "created": record.created,
-        "owner": str(record.owner) if record.owner else "root", "annotations": record.annotations,
+        "ociVersion": record.version,
+        "id": record.id,
+        "pid": 0 if now == "stopped" else record.pid,
+        "status": now,
+        "bundle": record.bundle,
+        "rootfs": record.root,
+        "created": record.created,
+        "owner": str(record.owner) if record.owner else "root",
+        "annotations": record.annotations,
     }
 
 
 # The door at which the init waits for its start
+
 
 def open_door(folder: str) -> socket.socket:
     """A listening socket in ``folder``; its path may be longer than an address can be."""
@@ -157,7 +165,9 @@ def knock(folder: str) -> None:
             try:
                 end.connect(f"/proc/self/fd/{fd}/start.sock")
             except (ConnectionRefusedError, FileNotFoundError):
-                raise StepError("start", 0, None, "the container's init does not wait for its start") from None
+                raise StepError(
+                    "start", 0, None, "the container's init does not wait for its start"
+                ) from None
             channel.tell(end, "start")
             message, _ = channel.receive(end)
         if message is not None:

@@ -20,8 +20,10 @@ WILD = -1
 BASICS: tuple[dict[str, Any], ...] = (
     {"allow": True, "type": "c", "access": "m"},
     {"allow": True, "type": "b", "access": "m"},
-    *({"allow": True, "type": "c", "major": major, "minor": minor, "access": "rwm"} for major, minor in
-      ((1, 3), (1, 5), (1, 7), (1, 8), (1, 9), (5, 0), (5, 1), (5, 2), (136, WILD))),
+    *(
+        {"allow": True, "type": "c", "major": major, "minor": minor, "access": "rwm"}
+        for major, minor in ((1, 3), (1, 5), (1, 7), (1, 8), (1, 9), (5, 0), (5, 1), (5, 2), (136, WILD))
+    ),
 )
 
 
@@ -34,8 +36,11 @@ class Rules:
 
     def permits(self, kind: str, major: int, minor: int, access: str) -> bool:
         """What the kernel would decide; the reference for tests."""
-        hits = (set(letters) for (t, a, b), letters in self.exceptions.items()
-                if t in (kind, "a") and a in (major, WILD) and b in (minor, WILD))
+        hits = (
+            set(letters)
+            for (t, a, b), letters in self.exceptions.items()
+            if t in (kind, "a") and a in (major, WILD) and b in (minor, WILD)
+        )
         if self.allow:
             return not any(letters & set(access) for letters in hits)
         return any(set(access) <= letters for letters in hits)
@@ -111,7 +116,16 @@ def describe(key: Key, access: str) -> str:
 # access_type is the type (block 1, char 2), the high half the access bits (mknod 1, read 2, write 4).
 
 _LDX_W, _ALU_AND, _ALU_RSH, _MOV_REG, _MOV_IMM, _JNE_IMM, _JNE_REG, _JEQ_IMM, _EXIT = (
-    0x61, 0x54, 0x74, 0xBF, 0xB7, 0x55, 0x5D, 0x15, 0x95)
+    0x61,
+    0x54,
+    0x74,
+    0xBF,
+    0xB7,
+    0x55,
+    0x5D,
+    0x15,
+    0x95,
+)
 _BITS = {"m": 1, "r": 2, "w": 4}
 _TYPES = {"b": 1, "c": 2}
 
@@ -119,9 +133,12 @@ _TYPES = {"b": 1, "c": 2}
 def program(rules: Rules) -> bytes:
     """eBPF instructions: r2 type, r3 access, r4 major, r5 minor; r0 = 1 permits."""
     code = [
-        _op(_LDX_W, 2, 1, 0, 0), _op(_ALU_AND, 2, 0, 0, 0xFFFF),
-        _op(_LDX_W, 3, 1, 0, 0), _op(_ALU_RSH, 3, 0, 0, 16),
-        _op(_LDX_W, 4, 1, 4, 0), _op(_LDX_W, 5, 1, 8, 0),
+        _op(_LDX_W, 2, 1, 0, 0),
+        _op(_ALU_AND, 2, 0, 0, 0xFFFF),
+        _op(_LDX_W, 3, 1, 0, 0),
+        _op(_ALU_RSH, 3, 0, 0, 16),
+        _op(_LDX_W, 4, 1, 4, 0),
+        _op(_LDX_W, 5, 1, 8, 0),
     ]
     for (kind, major, minor), letters in rules.exceptions.items():
         mask = sum(_BITS[letter] for letter in letters)

@@ -52,9 +52,22 @@ class Mode:
         return found
 
 
-_FLAGS = {"rw", "ro", "xattr", "noprefix", "clone_children", "cpuset_v2_mode", "none", "all", "favordynmods",
-          "nsdelegate", "memory_localevents", "memory_recursiveprot", "memory_hugetlb_accounting",
-          "pids_localevents"}
+_FLAGS = {
+    "rw",
+    "ro",
+    "xattr",
+    "noprefix",
+    "clone_children",
+    "cpuset_v2_mode",
+    "none",
+    "all",
+    "favordynmods",
+    "nsdelegate",
+    "memory_localevents",
+    "memory_recursiveprot",
+    "memory_hugetlb_accounting",
+    "pids_localevents",
+}
 
 
 def parse(mountinfo: str) -> tuple[dict[str, str], str | None]:

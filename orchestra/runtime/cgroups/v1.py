@@ -93,8 +93,9 @@ class Version1(CgroupManager):
         folder = self._folder("memory")
         if not folder:
             return 0
-        return sum(files.pairs(f"{group}/memory.oom_control").get("oom_kill", 0)
-                   for group in files.subtree(folder))
+        return sum(
+            files.pairs(f"{group}/memory.oom_control").get("oom_kill", 0) for group in files.subtree(folder)
+        )
 
     def oom_watch(self) -> tuple[int, int] | None:
         """An eventfd registered with cgroup.event_control."""
@@ -183,8 +184,10 @@ class Version1(CgroupManager):
         warnings: list[str] = []
         writer = _Writer(self, warnings)
         if resources.get("unified"):
-            raise UnsupportedError("resources.unified needs cgroup version 2; this machine has version 1",
-                                   hint="name the limit by its own attribute (mem_limit, cpus, pids_limit …)")
+            raise UnsupportedError(
+                "resources.unified needs cgroup version 2; this machine has version 1",
+                hint="name the limit by its own attribute (mem_limit, cpus, pids_limit …)",
+            )
         _memory(writer, section(resources, "memory"))
         _cpu(writer, section(resources, "cpu"))
         pids = section(resources, "pids").get("limit")
@@ -192,14 +195,19 @@ class Version1(CgroupManager):
             writer.put("pids", "pids.max", limit_text(int(pids)), "pids limit")
         _blkio(writer, section(resources, "blockIO"))
         for entry in resources.get("hugepageLimits") or ():
-            writer.put("hugetlb", f"hugetlb.{entry['pageSize']}.limit_in_bytes", str(entry["limit"]),
-                       f"hugepage limit {entry['pageSize']}")
+            writer.put(
+                "hugetlb",
+                f"hugetlb.{entry['pageSize']}.limit_in_bytes",
+                str(entry["limit"]),
+                f"hugepage limit {entry['pageSize']}",
+            )
         network = section(resources, "network")
         if network.get("classID"):
             writer.put("net_cls", "net_cls.classid", str(network["classID"]), "network class id")
         for entry in network.get("priorities") or ():
-            writer.put("net_prio", "net_prio.ifpriomap", f"{entry['name']} {entry['priority']}",
-                       "network priority")
+            writer.put(
+                "net_prio", "net_prio.ifpriomap", f"{entry['name']} {entry['priority']}", "network priority"
+            )
         for device, entry in section(resources, "rdma").items():
             words = [f"hca_handle={entry['hcaHandles']}"] if entry.get("hcaHandles") is not None else []
             words += [f"hca_object={entry['hcaObjects']}"] if entry.get("hcaObjects") is not None else []
@@ -341,16 +349,33 @@ def _blkio(writer: _Writer, block: dict[str, Any]) -> None:
         writer.put("blkio", "blkio.leaf_weight", str(block["leafWeight"]), "blkio leaf weight")
     for entry in block.get("weightDevice") or ():
         if entry.get("weight"):
-            _weight(writer, f"{device_name(entry)} {entry['weight']}", "blkio device weight",
-                    "blkio.weight_device", "blkio.bfq.weight_device")
+            _weight(
+                writer,
+                f"{device_name(entry)} {entry['weight']}",
+                "blkio device weight",
+                "blkio.weight_device",
+                "blkio.bfq.weight_device",
+            )
         if entry.get("leafWeight"):
-            writer.put("blkio", "blkio.leaf_weight_device", f"{device_name(entry)} {entry['leafWeight']}",
-                       "blkio device leaf weight")
-    for key, name in (("throttleReadBpsDevice", "read_bps"), ("throttleWriteBpsDevice", "write_bps"),
-                      ("throttleReadIOPSDevice", "read_iops"), ("throttleWriteIOPSDevice", "write_iops")):
+            writer.put(
+                "blkio",
+                "blkio.leaf_weight_device",
+                f"{device_name(entry)} {entry['leafWeight']}",
+                "blkio device leaf weight",
+            )
+    for key, name in (
+        ("throttleReadBpsDevice", "read_bps"),
+        ("throttleWriteBpsDevice", "write_bps"),
+        ("throttleReadIOPSDevice", "read_iops"),
+        ("throttleWriteIOPSDevice", "write_iops"),
+    ):
         for entry in block.get(key) or ():
-            writer.put("blkio", f"blkio.throttle.{name}_device", f"{device_name(entry)} {entry['rate']}",
-                       f"blkio {name} limit")
+            writer.put(
+                "blkio",
+                f"blkio.throttle.{name}_device",
+                f"{device_name(entry)} {entry['rate']}",
+                f"blkio {name} limit",
+            )
 
 
 def _weight(writer: _Writer, text: str, what: str, *names: str) -> None:

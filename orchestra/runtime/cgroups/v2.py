@@ -218,8 +218,11 @@ def _memory(memory: dict[str, Any], warnings: list[str], folder: str) -> list[Se
         found.append(("memory.max", limit_text(int(limit)), "memory limit"))
     if memory.get("reservation") is not None:
         found.append(("memory.low", limit_text(int(memory["reservation"])), "memory reservation"))
-    for key, what in (("swappiness", "memory swappiness"), ("kernelTCP", "kernel tcp memory"),
-                      ("kernel", "kernel memory limit")):
+    for key, what in (
+        ("swappiness", "memory swappiness"),
+        ("kernelTCP", "kernel tcp memory"),
+        ("kernel", "kernel memory limit"),
+    ):
         if memory.get(key) is not None:
             warnings.append(f"{what}: cgroup version 2 has no such control")
     if memory.get("disableOOMKiller"):
@@ -284,17 +287,27 @@ def _io(block: dict[str, Any], warnings: list[str], folder: str) -> list[Setting
     bfq = files.exists(f"{folder}/io.bfq.weight")
     if block.get("weight"):
         weight = int(block["weight"])
-        found.append(("io.bfq.weight", str(weight), "io weight") if bfq
-                     else ("io.weight", f"default {io_weight(weight)}", "io weight"))
+        found.append(
+            ("io.bfq.weight", str(weight), "io weight")
+            if bfq
+            else ("io.weight", f"default {io_weight(weight)}", "io weight")
+        )
     for entry in block.get("weightDevice") or ():
         if entry.get("weight"):
             name, value = device_name(entry), int(entry["weight"])
-            found.append(("io.bfq.weight", f"{name} {value}", "io device weight") if bfq
-                         else ("io.weight", f"{name} {io_weight(value)}", "io device weight"))
+            found.append(
+                ("io.bfq.weight", f"{name} {value}", "io device weight")
+                if bfq
+                else ("io.weight", f"{name} {io_weight(value)}", "io device weight")
+            )
     if block.get("leafWeight"):
         warnings.append("io leaf weight: cgroup version 2 has no such control")
-    for key, word in (("throttleReadBpsDevice", "rbps"), ("throttleWriteBpsDevice", "wbps"),
-                      ("throttleReadIOPSDevice", "riops"), ("throttleWriteIOPSDevice", "wiops")):
+    for key, word in (
+        ("throttleReadBpsDevice", "rbps"),
+        ("throttleWriteBpsDevice", "wbps"),
+        ("throttleReadIOPSDevice", "riops"),
+        ("throttleWriteIOPSDevice", "wiops"),
+    ):
         for entry in block.get(key) or ():
             rate = int(entry["rate"])
             found.append(("io.max", f"{device_name(entry)} {word}={limit_text(rate)}", "io limit"))
