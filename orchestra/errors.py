@@ -6,16 +6,16 @@ traceback. Anything else that escapes is a bug.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import namedtuple
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Location:
+class Location(namedtuple("Location", ("file", "line", "column"), defaults=(0, 0))):
     """A place in a text file. ``line`` and ``column`` count from 1; 0 means unknown."""
 
+    __slots__ = ()
     file: str
-    line: int = 0
-    column: int = 0
+    line: int
+    column: int
 
     def __str__(self) -> str:
         if not self.line:

@@ -79,6 +79,25 @@ class Context:
     def _warn_problem(self, problem: Any) -> None:
         self.warn(f"{problem.location}: {problem.message}" if problem.location else problem.message)
 
+    def names(self) -> tuple[str, set[str] | None]:
+        """The project's name and its services (active or not; None without a file): enough for the verbs
+        that look, and much cheaper than the whole project."""
+        from orchestra.compose.diagnostics import ComposeError
+        from orchestra.compose.loader import load_full
+
+        name = self.options.project_name or self.environ.get("COMPOSE_PROJECT_NAME") or ""
+        try:
+            loaded = load_full(self.load_options())
+        except ComposeError as error:
+            if NO_FILE in error.brief and name and not self.options.file:
+                return name, None
+            raise
+        for warning in loaded.warnings:
+            self._warn_problem(warning)
+        services = loaded.tree.items.get("services")
+        found = set(getattr(services, "items", ()))
+        return loaded.context.project_name, found | set(loaded.context.disabled)
+
     def load_or_name(self, services: Sequence[str] = ()) -> tuple[str, Project | None]:
         """The project, or only its name when ``-p`` is given and there is no compose file."""
         from orchestra.compose.diagnostics import ComposeError

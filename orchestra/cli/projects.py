@@ -68,13 +68,19 @@ def project_name(context: Context) -> tuple[str, Project | None]:
         return context.load_or_name()
 
 
+def names(context: Context) -> tuple[str, set[str] | None]:
+    """The project's name and all its services' names (None without a file)."""
+    with all_profiles(context):
+        return context.names()
+
+
 def containers(
     context: Context, services: Sequence[str] = (), *, oneoff: bool = False
 ) -> tuple[str, list[dict[str, Any]]]:
     """The project's containers, of the named services; raises NotFoundError for an unknown one."""
-    name, project = project_name(context)
+    name, services_of_file = names(context)
     found = [c for c in context.client.call("containers", {"project": name}) if oneoff or not c["oneoff"]]
-    known = {c["service"] for c in found} | ({*project.services, *project.disabled} if project else set())
+    known = {c["service"] for c in found} | (services_of_file or set())
     for service in services:
         if service not in known:
             raise NotFoundError(f"no such service: {service}")

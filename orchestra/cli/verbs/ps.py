@@ -6,7 +6,7 @@ import time
 from argparse import ArgumentParser, Namespace
 from typing import TYPE_CHECKING, Any
 
-from orchestra.cli.projects import project_name
+from orchestra.cli.projects import names
 from orchestra.cli.render import words
 from orchestra.errors import NotFoundError, OrchestraError
 
@@ -70,9 +70,9 @@ def run(context: Context, args: Namespace) -> int:
 
 
 def select(context: Context, args: Namespace) -> list[dict[str, Any]]:
-    name, project = project_name(context)
+    name, services = names(context)
     found = context.client.call("containers", {"project": name})
-    known = {*project.services, *project.disabled} if project else set()
+    known = services or set()
     for service in args.services_:
         if service not in known and not any(c["service"] == service for c in found):
             raise NotFoundError(f"no such service: {service}")
@@ -89,7 +89,7 @@ def select(context: Context, args: Namespace) -> list[dict[str, Any]]:
         found = [c for c in found if c["state"] in ("running", "paused", "restarting") and not c["oneoff"]]
     if args.services_:
         found = [c for c in found if c["service"] in args.services_]
-    if args.orphans == "false" and project is not None:
+    if args.orphans == "false" and services is not None:
         found = [c for c in found if c["service"] in known]
     return sorted(found, key=lambda c: c["name"])
 
