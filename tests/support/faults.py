@@ -78,11 +78,11 @@ def points(engine: Engine) -> list[str]:
     return place.read_text().splitlines() if place.exists() else []
 
 
-def chosen(count: int, few: int) -> list[int]:
-    """Which of ``count`` points to try: ``few`` spread over them, or all."""
+def chosen(count: int, few: int, shift: float = 0.5) -> list[int]:
+    """Which of ``count`` points to try: ``few`` spread over them (``shift`` from 0 to 1 moves them), or all."""
     if ALL or count <= few:
         return list(range(1, count + 1))
-    return sorted({1 + round(index * (count - 1) / (few - 1)) for index in range(few)})
+    return sorted({min(count, 1 + int((index + shift) * count / few)) for index in range(few)})
 
 
 def leftovers(engine: Engine) -> list[str]:

@@ -7,7 +7,16 @@ from dataclasses import replace
 import pytest
 
 from orchestra.backend import ContainerInfo, NetworkInfo, VolumeInfo
-from orchestra.compose.model import Dependency, Hook, Mount, Network, NetworkAttachment, Project, Service, Volume
+from orchestra.compose.model import (
+    Dependency,
+    Hook,
+    Mount,
+    Network,
+    NetworkAttachment,
+    Project,
+    Service,
+    Volume,
+)
 from orchestra.controller import naming
 from orchestra.controller.observed import Observed
 from orchestra.controller.options import ReconcileOptions
