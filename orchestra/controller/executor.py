@@ -38,6 +38,7 @@ class Round:
     deadline: float | None = None
     patience: float = 0.0  # what the deadline was made of, for the message
     renew_anon_volumes: bool = False
+    anonymous_volumes: bool = False  # they go with their removed containers, in one step with them
     cancelled: Callable[[], bool] = lambda: False
 
 
@@ -237,7 +238,8 @@ class Executor:
             self._carried[action.replaces] = carried_volumes(info)
         else:
             self._tell(f"Container {action.target}", "Removing")
-        self.backend.remove(action.container, force=True)
+        drop = self.round.anonymous_volumes and not action.replaces
+        self.backend.remove(action.container, force=True, volumes=drop)
         if not action.replaces:
             self._tell(f"Container {action.target}", "Removed", Status.DONE)
 

@@ -120,11 +120,13 @@ class Operations:
         sink: Sink,
         cancelled: Cancel,
         timeout: float | None = None,
+        *,
+        volumes: bool = False,
     ) -> Plan:
+        """``volumes``: removed containers take their anonymous volumes along."""
         known = project or Project(name=plan.project, working_dir="")
-        Executor(
-            self.backend, Round(known, observed, sink, timeout, cancelled=cancelled), parallel=self.parallel
-        ).run(plan)
+        round_ = Round(known, observed, sink, timeout, anonymous_volumes=volumes, cancelled=cancelled)
+        Executor(self.backend, round_, parallel=self.parallel).run(plan)
         return plan
 
     def down(
@@ -145,18 +147,7 @@ class Operations:
             plan = replace(plan, actions=tuple(a for a in plan if a.cause != "Resource is still in use"))
             if not plan.actions:
                 sink(Progress("", f'No resource found to remove for project "{name}".', Status.WARNING))
-            anonymous = (
-                [m["Name"] for c in observed.containers for m in c.mounts if m.get("Anonymous")]
-                if options.volumes
-                else []
-            )
-            self.execute(plan, project, observed, sink, cancelled, timeout)
-            for volume in anonymous:
-                try:
-                    self.backend.remove_volume(volume)
-                except OrchestraError:
-                    continue
-            return plan
+            return self.execute(plan, project, observed, sink, cancelled, timeout, volumes=options.volumes)
 
     def simple(
         self,
@@ -181,18 +172,10 @@ class Operations:
                 plan = lifecycle.remove_stopped(
                     name, observed, project, services, stop_first=bool(args.get("stop"))
                 )
-            self.execute(plan, project, observed, sink, cancelled, args.get("timeout"))
-            if verb == "rm" and args.get("volumes"):
-                self._drop_anonymous(observed, plan)
-            return plan
-
-    def _drop_anonymous(self, observed: Observed, plan: Plan) -> None:
-        gone = {action.container for action in plan}
-        for container in observed.containers:
-            if container.id in gone:
-                for mount in container.mounts:
-                    if mount.get("Anonymous"):
-                        self.backend.remove_volume(mount["Name"], force=True)
+            volumes = verb == "rm" and bool(args.get("volumes"))
+            return self.execute(
+                plan, project, observed, sink, cancelled, args.get("timeout"), volumes=volumes
+            )
 
     def each(
         self,

@@ -89,6 +89,8 @@ def mended(engine: Engine) -> None:
 def cleared(engine: Engine) -> None:
     faults.disarm(engine)
     engine.run(*DOWN)
+    # a recreate that was killed between remove and create keeps the anonymous volumes for nobody (adr/0002)
+    engine.run("volume", "prune", "-f")
     assert faults.wait_nothing_left(engine) == []
 
 
