@@ -48,7 +48,7 @@ def test_waiting_and_events(engine: Engine) -> None:
     assert watching.stdout is not None
     reader = threading.Thread(target=lambda: lines.extend(watching.stdout or ()), daemon=True)
     reader.start()
-    eventually(lambda: engine.run("kill", "-s", "USR2", "web", code=None).returncode == 0 and any('"kill"' in line for line in lines),
+    eventually(lambda: engine.run("kill", "-s", "WINCH", "web", code=None).returncode == 0 and any('"kill"' in line for line in lines),
                what="the stream shows the signal")
     engine.run("exec", "-T", "job", "touch", "/go")
     assert engine.run("wait", "job", code=3).stdout == 'container "v-job-1" exited with status code 3\n'
