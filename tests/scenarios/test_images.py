@@ -39,7 +39,10 @@ def test_build_and_watch(engine: Engine) -> None:
     assert watching.stderr is not None
     assert "Watch enabled" in watching.stderr.readline()
     engine.write("two\n", "src/text")
-    eventually(lambda: engine.out("exec", "-T", "web", "cat", "/app/text") == "two\n", what="the file is synced")
+    # the file is replaced, not written in place: for a moment there is none
+    eventually(
+        lambda: engine.run("exec", "-T", "web", "cat", "/app/text", code=None).stdout == "two\n", what="the file is synced"
+    )
     (engine.folder / "Dockerfile").write_text(DOCKERFILE.replace("echo built", "echo rebuilt"))
     eventually(lambda: "rebuilt" in engine.run("exec", "-T", "web", "cat", "/built", code=None).stdout, what="the image is rebuilt")
     watching.send_signal(signal.SIGINT)
