@@ -1,7 +1,8 @@
 """Where orchestra keeps its files, as one frozen value.
 
 ``ORCHESTRA_ROOT`` (or ``--root``) moves everything below one directory, so that several
-independent engines run side by side (tests do). All directories are private to their owner (0700).
+independent engines run side by side (tests do); ``ORCHESTRA_RUN`` then names a place of its own for what
+need not outlive a reboot, best on a tmpfs as /run is. All directories are private to their owner (0700).
 
     <lib>/                     /var/lib/orchestra        <root>/lib
         state.sqlite           the daemon's database (one writer)
@@ -40,7 +41,8 @@ class Paths:
         chosen = root or environ.get("ORCHESTRA_ROOT")
         if chosen:
             base = Path(os.path.abspath(chosen))
-            return cls(base / "lib", base / "run", _short_name(base))
+            run = environ.get("ORCHESTRA_RUN")
+            return cls(base / "lib", Path(os.path.abspath(run)) if run else base / "run", _short_name(base))
         if os.geteuid() == 0:
             return cls(Path("/var/lib/orchestra"), Path("/run/orchestra"))
         home = Path(environ.get("HOME", "/"))

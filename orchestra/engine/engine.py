@@ -97,6 +97,7 @@ class Engine:
     # the daemon
 
     def recover(self) -> None:
+        self.parts.shims.warm()
         self.recovery.run()
         self.parts.sweeper.start()
         for place in self.volumes_.leftovers():  # type: ignore[attr-defined]

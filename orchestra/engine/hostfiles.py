@@ -1,8 +1,8 @@
 """/etc/hosts, /etc/hostname and /etc/resolv.conf of a container on disk, and the host's resolver
 (their contents: network/hosts.py).
 
-They live in the container's own directory and are bind mounted; a rewrite keeps the inode, so a
-running container sees it.
+They live beside the container's bundle and are bind mounted; a rewrite keeps the inode, so a running
+container sees it.
 """
 
 from __future__ import annotations

@@ -200,9 +200,9 @@ class Life:
             )
             config = bundle.write(parts, container, pieces, warnings)
             container.process = config["process"]
-            state.pid = self._create(container, shim)
+            state.pid, more = self._create(container, shim)
             undo.callback(self._abort, container, shim)
-            state.warnings = tuple(dict.fromkeys([*warnings, *shim.state(container.id).get("warnings", ())]))
+            state.warnings = tuple(dict.fromkeys([*warnings, *more]))
             if mode_of(container.spec.namespaces, "network") in ("", "none"):
                 state.networks = self.nets.attach(container, state.pid, endpoints)
                 self._hosts(container, state.networks)
@@ -218,7 +218,7 @@ class Life:
         container.extra_endpoints = ()
         return began
 
-    def _create(self, container: Container, shim: ShimClient) -> int:
+    def _create(self, container: Container, shim: ShimClient) -> tuple[int, list[str]]:
         log = container.spec.service.logging
         options = dict(log.options) if log else {}
         driver = log.driver if log else ""
@@ -228,14 +228,12 @@ class Life:
             "max_size": _log_size(options.get("max-size", "")),
             "max_file": _log_files(options.get("max-file", "")),
         }
-        return int(
-            shim.create(
-                container.id,
-                str(self.parts.bundle(container.id)),
-                settings,
-                stdin_open=container.spec.service.stdin_open,
-                cgroup_path=bundle.cgroup_path(self.parts, container),
-            )
+        return shim.create_with_warnings(
+            container.id,
+            str(self.parts.bundle(container.id)),
+            settings,
+            stdin_open=container.spec.service.stdin_open,
+            cgroup_path=bundle.cgroup_path(self.parts, container),
         )
 
     def _pid_of(self, ref: str) -> int:
@@ -312,7 +310,7 @@ class Life:
     def _etc(self, container: Container, endpoints: list[EndpointSpec]) -> dict[str, str]:
         """/etc/hosts, hostname and resolv.conf; another container's when its network is shared."""
         other = shared_with(container.spec.namespaces, "network")
-        folder = self.parts.folder(self.parts.registry.get(other).id if other else container.id)
+        folder = self.parts.etc(self.parts.registry.get(other).id if other else container.id)
         if not other:
             self._write_etc(container, endpoints)
         return {f"/etc/{name}": str(folder / name) for name in ("hosts", "hostname", "resolv.conf")}
@@ -327,8 +325,10 @@ class Life:
             search=service.dns_search,
             options=service.dns_opt,
         )
+        folder = self.parts.etc(container.id)
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         write_all(
-            self.parts.folder(container.id),
+            folder,
             {
                 "hosts": self._hosts_text(container, [a for e in endpoints for a in e.addresses], endpoints),
                 "hostname": hosts.hostname_file(hostname),

@@ -35,6 +35,11 @@ class Shims:
         self._lock = threading.Lock()
         self._group_locks: dict[str, threading.Lock] = {}
         self._closing = False
+        self._nursery = shimclient.Nursery()
+
+    def warm(self) -> None:
+        """Be ready to start shims quickly; in the background."""
+        threading.Thread(target=self._nursery.start, daemon=True, name="nursery").start()
 
     def client(self, group: str) -> shimclient.ShimClient:
         """The group's shim, started when there is none."""
@@ -48,7 +53,7 @@ class Shims:
                 found = self._clients.get(group)
             if found is not None:
                 return found
-            made = shimclient.ensure(self.paths, group)
+            made = shimclient.ensure(self.paths, group, self._nursery)
             events = made.events()
             with self._lock:
                 self._clients[group] = made
@@ -94,6 +99,7 @@ class Shims:
             clients, self._clients = list(self._clients.values()), {}
         for client in clients:
             client.close()
+        self._nursery.close()
 
 
 @dataclass(slots=True)
@@ -116,6 +122,10 @@ class Parts:
         return self.paths.containers / container_id
 
     def bundle(self, container_id: str) -> Path:
+        return self.paths.bundles / container_id
+
+    def etc(self, container_id: str) -> Path:
+        """Where its hosts, hostname and resolv.conf lie: each start writes them anew."""
         return self.paths.bundles / container_id
 
     def log_path(self, container_id: str) -> Path:

@@ -35,9 +35,9 @@ def inspect(container: Container, parts: Parts) -> dict[str, Any]:
         "Driver": "overlay",
         "Platform": "linux",
         "LogPath": str(parts.log_path(container.id)),
-        "HostnamePath": str(parts.folder(container.id) / "hostname"),
-        "HostsPath": str(parts.folder(container.id) / "hosts"),
-        "ResolvConfPath": str(parts.folder(container.id) / "resolv.conf"),
+        "HostnamePath": str(parts.etc(container.id) / "hostname"),
+        "HostsPath": str(parts.etc(container.id) / "hosts"),
+        "ResolvConfPath": str(parts.etc(container.id) / "resolv.conf"),
         "State": _state(container),
         "Config": {
             "Hostname": parts.hostname(container),

@@ -342,6 +342,7 @@ def _add_base(tree: HostTree, options: HostOptions) -> None:
         group += f"{name}:x:{gid or uid}:\n"
         tree.folder(f"/home/{name}", 0o755, int(uid), int(gid or uid))
     made = {"/etc/passwd": passwd, "/etc/group": group, "/etc/nsswitch.conf": _NSSWITCH}
+    made |= dict.fromkeys(("/etc/hosts", "/etc/hostname", "/etc/resolv.conf"), "")  # mount points
     for path, text in made.items():
         if tree.real(path) not in tree.items:
             tree.file(path, text.encode())

@@ -7,6 +7,7 @@ cannot survive execve: it is in no bounding, inheritable or ambient set.
 
 from __future__ import annotations
 
+import functools
 import os
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +15,8 @@ from typing import Any
 from orchestra.errors import OrchestraError
 from orchestra.linux import calls, caps
 from orchestra.linux import constants as C
+
+_KEYS = ("bounding", "permitted", "effective", "inheritable", "ambient")
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,12 +32,20 @@ class Sets:
 
 def parse(data: dict[str, Any] | None) -> tuple[Sets, list[str]]:
     """The sets, and a warning for each name that cannot be given here. Without an object: none at all."""
+    wanted = tuple(tuple(str(name) for name in (data or {}).get(key) or ()) for key in _KEYS)
+    sets, warnings = _parse(wanted, os.getpid())
+    return sets, list(warnings)
+
+
+@functools.lru_cache(maxsize=64)
+def _parse(every: tuple[tuple[str, ...], ...], _pid: int) -> tuple[Sets, tuple[str, ...]]:
+    """Most containers ask for the same. What this process holds itself does not change in its life."""
     warnings: list[str] = []
     available = caps.bounding()
     held = calls.capget()[1]
     masks = {}
-    for key in ("bounding", "permitted", "effective", "inheritable", "ambient"):
-        names = [str(name).upper() for name in (data or {}).get(key) or ()]
+    for key, given in zip(_KEYS, every, strict=True):
+        names = [name.upper() for name in given]
         unknown = sorted(set(names) - set(caps.NUMBERS))
         if unknown:
             raise OrchestraError(f"process.capabilities.{key}: unknown capability {', '.join(unknown)}")
@@ -47,7 +58,7 @@ def parse(data: dict[str, Any] | None) -> tuple[Sets, list[str]]:
         masks[key] = wanted & limit
     masks["effective"] &= masks["permitted"]
     masks["ambient"] &= masks["permitted"] & masks["inheritable"]
-    return Sets(**masks), warnings
+    return Sets(**masks), tuple(warnings)
 
 
 def become(sets: Sets, uid: int, gid: int, groups: list[int] | None) -> None:

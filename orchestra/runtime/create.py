@@ -4,7 +4,7 @@ The simple way is ``create(…)`` and ``created.start()``. Whoever makes many at
 most of a creation is the kernel's waiting::
 
     pending = [create_begin(…) for …]     # clone3 each; the children are mounting already
-    for one in pending: one.attach()      # cgroup version 1: the first write pays for all
+    for one in pending: one.attach()      # into their cgroups where they cannot go by themselves
     for one in pending: created = one.finish()
 
 ``Pending.fileno()`` is for polling: when it is readable, ``step()`` handles one message and is true
@@ -127,7 +127,7 @@ class Pending:
         self._cgroups = cgroups
         self._end = end
         self._attached = False
-        self._inside = inside  # clone3 has put it into its cgroup
+        self._inside = inside  # clone3 has put it into its cgroup, or it goes by itself
         self._ready = False
 
     def fileno(self) -> int:
@@ -257,11 +257,14 @@ def create_begin(
     plan.pivot, plan.new_keyring, plan.preserve_fds = options.pivot, options.new_keyring, options.preserve_fds
     for warning in plan.warnings:
         options.warn(warning)
+    by_itself = not plan.namespaces.needs_middle and not plan.namespaces.own("user")
     inherited = init.Inherited(None, stdio, options.listener)  # type: ignore[arg-type]
     try:
         group = cgroups.fds_for_clone() if cgroups is not None else None
     except OSError as problem:
         raise StepError.of("open the cgroup", problem) from None
+    if cgroups is not None and group is None and by_itself:
+        plan.joins = cgroups.dirs()
     ours, theirs = channel.pair()
     inherited.end = theirs
     try:
@@ -287,7 +290,7 @@ def create_begin(
             *([group] if group is not None else []),
         ):
             os.close(fd)
-    return Pending(plan, options, cgroups, ours, pid, pidfd, inside=group is not None)
+    return Pending(plan, options, cgroups, ours, pid, pidfd, inside=group is not None or bool(plan.joins))
 
 
 def _open_idmapped(plan: Plan, inherited: init.Inherited) -> None:

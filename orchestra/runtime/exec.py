@@ -21,6 +21,7 @@ from orchestra.linux import constants as C
 from orchestra.linux import pidfd as pidfds
 from orchestra.linux.clone import clone
 from orchestra.runtime import channel, init, namespaces, process, tty
+from orchestra.runtime.cgroups import files
 from orchestra.runtime.problems import StepError
 from orchestra.runtime.process import Process
 
@@ -233,11 +234,7 @@ def _middle(
 
 def _join(folder: str) -> None:
     try:
-        fd = os.open(f"{folder}/cgroup.procs", os.O_WRONLY | os.O_CLOEXEC)
-        try:
-            os.write(fd, b"0")
-        finally:
-            os.close(fd)
+        files.join(folder)
     except OSError as problem:
         raise StepError.of("join the cgroup", problem) from None
 

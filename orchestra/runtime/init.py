@@ -24,6 +24,7 @@ from orchestra.linux import calls, fs, signals
 from orchestra.linux import constants as C
 from orchestra.linux import mount as mounting
 from orchestra.runtime import cgroupmount, channel, devices, hooks, mounts, namespaces, process, rootfs, tty
+from orchestra.runtime.cgroups import files
 from orchestra.runtime.plan import Plan, sysctl_path
 from orchestra.runtime.problems import StepError
 
@@ -111,13 +112,14 @@ def run(plan: Plan, inherited: Inherited) -> None:
     proc_fd = os.open("/proc", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     _names(plan)
     slave = _populate(plan, inherited, root_fd, bind_devices=own_user)
+    _join_cgroups(plan)
     _runtime_hooks(plan, words, pid)
     _finish_root(plan, root_fd, proc_fd)
     os.close(root_fd)
     if slave >= 0:
         tty.take(slave)
         os.close(slave)
-    # the rest of the cgroup is the parent's work meanwhile; the new namespace's root is where we are then
+    # what only the parent can do; the new namespace's root is where we are then
     if not words.expect("attached"):
         os._exit(1)
     if "cgroup" in plan.namespaces.new:
@@ -130,6 +132,15 @@ def run(plan: Plan, inherited: Inherited) -> None:
     except BaseException as problem:
         report(starter, problem)
         os._exit(1)
+
+
+def _join_cgroups(plan: Plan) -> None:
+    """Late, so that what a copy of the parent costs is not the container's memory."""
+    try:
+        for folder in plan.joins:
+            files.join(folder)
+    except OSError as problem:
+        raise StepError.of("join the cgroup", problem) from None
 
 
 def wait_for_middle(go: int) -> None:

@@ -50,8 +50,8 @@ _LINUX = frozenset(
 
 @dataclass(slots=True)
 class Plan:
-    """``cgroup_places`` are (name, host directory) of the container's own cgroups; ``root_mount`` is the
-    first mount when its destination is ``/``."""
+    """``cgroup_places`` are (name, host directory) of the container's own cgroups, ``joins`` those that its
+    init goes into by itself (else its parent puts it there); ``root_mount`` is the first mount when its destination is ``/``."""
 
     id: str
     bundle: str
@@ -77,6 +77,7 @@ class Plan:
     annotations: dict[str, str] = field(default_factory=dict)
     cgroup_places: list[tuple[str, str]] = field(default_factory=list)
     cgroup_unified: str = ""
+    joins: list[str] = field(default_factory=list)
     pivot: bool = True
     new_keyring: bool = True
     preserve_fds: int = 0

@@ -2,9 +2,9 @@
 
 It makes them, holds their stdio and pidfds, writes their exit to disk before anyone is told, and
 answers on a socket. It has no policy: it starts, stops and restarts nothing by itself. It is started
-by ``shimclient.ensure`` as ``python -I -S shim.py``, imports the standard library, ``orchestra.linux``
-and ``orchestra.runtime`` only, is single-threaded, and leaves when it holds no living container and
-nobody is connected.
+by ``shimclient.ensure`` as ``python -I -S shim.py``, or forked from a nursery, which was started so and
+waits. It imports the standard library, ``orchestra.linux`` and ``orchestra.runtime`` only, is
+single-threaded, and leaves when it holds no living container and nobody is connected.
 
     <run>/shims/<project>.sock   SOCK_SEQPACKET, see shim_wire
     <run>/shims/<project>.lock   held by flock as long as the shim lives: never two for one project
@@ -35,7 +35,6 @@ def _detach() -> None:
         os._exit(0)
     os.chdir("/")
     os.umask(0o022)
-    prctl(_SET_CHILD_SUBREAPER, 1)
 
 
 def main(words: list[str]) -> int:
@@ -45,8 +44,15 @@ def main(words: list[str]) -> int:
     if "detached" not in options:
         _detach()
         words = [*words, "--detached", "yes"]
-        os.set_inheritable(int(options["ready"]), True)
+        os.set_inheritable(int(options.get("ready") or options["nursery"]), True)
         selfexe.reexec([sys.executable, "-I", "-S", "-X", "utf8", os.path.abspath(__file__), *words])
+    if "nursery" in options:
+        from orchestra.runtime.shim_nursery import wait_for_work
+
+        options = wait_for_work(int(options["nursery"]))
+        if not options:
+            return 0
+    prctl(_SET_CHILD_SUBREAPER, 1)
     from orchestra.runtime.shim_server import serve
 
     return serve(options)

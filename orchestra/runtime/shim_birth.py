@@ -95,7 +95,7 @@ class Birth:
             container.stdio.terminal(created.master)
             container.keeper.keep(container.id, created.master)
         container.save(status="created", pid=created.pid, start_time=procfs.start_time(created.pid))
-        container.supervise(created.pidfd)
+        container.supervise(created.pidfd, new=True)
         self._pending = None
         self.over(None)
 

@@ -95,12 +95,12 @@ class Container:
                 log["path"], max_size=int(log.get("max_size") or 0), max_file=int(log.get("max_file") or 1)
             )
 
-    def supervise(self, pidfd: int) -> None:
+    def supervise(self, pidfd: int, *, new: bool = False) -> None:
         """Take the init's pidfd (owned from here on) and watch for its end and for OOM kills."""
         self.pidfd = pidfd
         self.loop.add(pidfd, READ, lambda mask: self._ended())
         if self.cgroup:
-            self._oom_seen = self.cgroup.oom_kills()
+            self._oom_seen = 0 if new else self.cgroup.oom_kills()
             watch = self.cgroup.oom_watch()
             if watch:
                 self._oom = watch[0]

@@ -23,8 +23,9 @@ from typing import Any
 from orchestra.paths import Paths
 from orchestra.runtime import shim_wire as wire
 from orchestra.runtime.shim_errors import ShimGone, StateError, from_data
+from orchestra.runtime.shim_nursery import ROOM
 
-__all__ = ["Attachment", "ShimClient", "ShimGone", "StateError", "ensure", "running"]
+__all__ = ["Attachment", "Nursery", "ShimClient", "ShimGone", "StateError", "ensure", "running"]
 
 _START_PATIENCE = 20.0
 _IDLE_LINKS = 8
@@ -51,8 +52,9 @@ class Attachment:
         self.stdin = self.stdout = self.stderr = -1
 
 
-def ensure(paths: Paths, project: str) -> ShimClient:
-    """The project's shim, started if there is none. ``ShimGone`` when it does not come up."""
+def ensure(paths: Paths, project: str, nursery: Nursery | None = None) -> ShimClient:
+    """The project's shim, started if there is none (from ``nursery`` where that lives). ``ShimGone`` when
+    it does not come up."""
     place = str(paths.shims / f"{project}.sock")
     deadline = time.monotonic() + _START_PATIENCE
     said = b""
@@ -67,7 +69,7 @@ def ensure(paths: Paths, project: str) -> ShimClient:
                 hint=f"see {log}",
                 details=(said.decode(errors="replace"),) if said else (),
             )
-        said = _spawn(paths, project, place)
+        said = _spawn(paths, project, place, nursery)
         if said != b"ready":
             time.sleep(0.02)  # another one starts or leaves at this moment
 
@@ -87,54 +89,88 @@ def _connect(place: str) -> ShimClient | None:
     return client
 
 
-def _spawn(paths: Paths, project: str, place: str) -> bytes:
+def _spawn(paths: Paths, project: str, place: str, nursery: Nursery | None) -> bytes:
     """Start one; what it says: ``ready``, ``taken`` (another holds the lock) or nothing (it failed)."""
     for folder in (paths.shims, paths.bundles):
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    program = os.path.join(os.path.dirname(os.path.abspath(__file__)), "shim.py")
     reader, writer = os.pipe2(os.O_CLOEXEC)
     log = os.open(
         paths.shims / f"{project}.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600
     )
     try:
-        words = [
-            sys.executable,
-            "-I",
-            "-S",
-            "-X",
-            "utf8",
-            program,
-            "--project",
-            project,
-            "--socket",
-            place,
-            "--lock",
-            str(paths.shims / f"{project}.lock"),
-            "--bundles",
-            str(paths.bundles),
-            "--ready",
-            str(writer),
-        ]
-        process = subprocess.Popen(
-            words,
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            cwd="/",
-            env={},
-            close_fds=True,
-            pass_fds=(writer,),
-            start_new_session=True,
-        )
+        options = {
+            "project": project,
+            "socket": place,
+            "lock": str(paths.shims / f"{project}.lock"),
+            "bundles": str(paths.bundles),
+        }
+        if nursery is None or not nursery.fork(options, writer, log):
+            launch({**options, "ready": str(writer)}, writer, log)
         os.close(writer)
         writer = -1
-        process.wait()
         said = b""
         while piece := os.read(reader, 64):
             said += piece
         return said
     finally:
         wire.close([reader, writer, log])
+
+
+def launch(options: dict[str, str], kept: int, log: int | None) -> None:
+    """Run ``shim.py`` with ``options``, in a session of its own; it keeps the fd ``kept``. Returns when it
+    has left our tree. ``log`` takes its output (None: where ours goes)."""
+    program = os.path.join(os.path.dirname(os.path.abspath(__file__)), "shim.py")
+    words = [word for name, value in options.items() for word in (f"--{name}", value)]
+    subprocess.Popen(
+        [sys.executable, "-I", "-S", "-X", "utf8", program, *words],
+        stdin=subprocess.DEVNULL,
+        stdout=log,
+        stderr=log,
+        cwd="/",
+        env={},
+        close_fds=True,
+        pass_fds=(kept,),
+        start_new_session=True,
+    ).wait()
+
+
+class Nursery:
+    """The daemon's side of a nursery (see ``shim_nursery``). Without one, or when it was killed, shims are
+    started the slow way."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._link: socket.socket | None = None
+
+    def start(self) -> None:
+        """Have one. It is not ready yet when this returns, and need not be."""
+        ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with its:
+            launch({"nursery": str(its.fileno()), "room": ROOM}, its.fileno(), None)
+        with self._lock:
+            old, self._link = self._link, ours
+        if old:
+            old.close()
+
+    def fork(self, options: dict[str, str], ready: int, log: int) -> bool:
+        """Ask for a shim; False when there is no nursery to ask."""
+        with self._lock:
+            if self._link is None:
+                return False
+            try:
+                wire.send(self._link, dict(options), (ready, log))
+            except OSError:
+                self._link.close()
+                self._link = None
+                return False
+        return True
+
+    def close(self) -> None:
+        """Let it leave."""
+        with self._lock:
+            link, self._link = self._link, None
+        if link:
+            link.close()
 
 
 class ShimClient:
@@ -181,6 +217,20 @@ class ShimClient:
     ) -> int:
         """Make the container up to the point before its program; its pid in the host. ``cgroup_path``
         defaults to ``linux.cgroupsPath`` of the config; named warnings are in ``state()["warnings"]``."""
+        return self.create_with_warnings(
+            container_id, bundle, log, stdin_open=stdin_open, cgroup_path=cgroup_path
+        )[0]
+
+    def create_with_warnings(
+        self,
+        container_id: str,
+        bundle: str,
+        log: dict[str, Any] | None = None,
+        *,
+        stdin_open: bool = False,
+        cgroup_path: str | None = None,
+    ) -> tuple[int, list[str]]:
+        """``create``, and the named warnings with the pid."""
         answer = self.call(
             "create",
             id=container_id,
@@ -189,7 +239,7 @@ class ShimClient:
             stdin_open=stdin_open,
             cgroup_path=cgroup_path,
         )
-        return int(answer["pid"])
+        return int(answer["pid"]), list(answer["warnings"])
 
     def start(self, container_id: str) -> None:
         self.call("start", id=container_id)

@@ -197,14 +197,15 @@ class DnsServer:
         assert self._loop is not None
         if client.closed:
             return
-        self._loop.add_reader(client.udp, self._read_udp, client)
-        self._loop.add_reader(client.tcp, self._accept, client)
+        # numbers: for a socket object asyncio writes its repr each time it looks for it
+        self._loop.add_reader(client.udp.fileno(), self._read_udp, client)
+        self._loop.add_reader(client.tcp.fileno(), self._accept, client)
         self._loop.add_reader(client.pidfd, self._drop, client)
 
     def _drop(self, client: _Client) -> None:
         if client.closed or self._loop is None:
             return
-        for source in (client.udp, client.tcp, client.pidfd):
+        for source in (client.udp.fileno(), client.tcp.fileno(), client.pidfd):
             self._loop.remove_reader(source)
         client.close()
         with self._lock:

@@ -77,7 +77,7 @@ class CgroupManager:
     def attach(self, pid: int) -> None:
         """Move the process in. On version 1 the first move of a burst waits for the kernel (3–11 ms)."""
         for folder in self.dirs():
-            files.write(os.path.join(folder, "cgroup.procs"), str(pid))
+            files.write(f"{folder}/cgroup.procs", str(pid))
 
     def pids(self) -> list[int]:
         """Every process in here and below."""
@@ -139,8 +139,13 @@ class CgroupManager:
 
 
 def make_path(root: str, path: str) -> list[str]:
-    """mkdir every part of ``path`` below ``root``; the directories, top-down. Survives that another
-    container's end prunes a parent meanwhile."""
+    """mkdir every part of ``path`` below ``root``; the directories that may be new, top-down. Survives
+    that another container's end prunes a parent meanwhile."""
+    try:
+        if files.make(root + path):
+            return [root + path]
+    except FileNotFoundError:
+        pass  # its parents come first
     parts = path.strip("/").split("/")
     for attempt in range(20):
         folders, place = [], root

@@ -7,6 +7,8 @@ by default). What a file-based controller cannot express is refused, so that v1 
 
 from __future__ import annotations
 
+import functools
+import json
 import struct
 from typing import Any
 
@@ -48,8 +50,15 @@ class Rules:
 
 def normalise(rules: list[dict[str, Any]] | None) -> Rules:
     """The OCI list in order, the harmless basics at its end; without a list only those."""
+    return _normalise(json.dumps(rules or []))
+
+
+@functools.lru_cache(maxsize=64)
+def _normalise(text: str) -> Rules:
+    """Nobody changes the answer: most containers have the same list."""
+    rules: list[dict[str, Any]] = json.loads(text)
     state = Rules(allow=False, exceptions={})
-    for rule in [*(rules or []), *BASICS]:
+    for rule in [*rules, *BASICS]:
         _add(state, rule)
     return state
 

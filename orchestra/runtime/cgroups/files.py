@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import time
+from collections.abc import Iterable
 
 
 def write(path: str, text: str) -> None:
@@ -18,6 +19,30 @@ def write(path: str, text: str) -> None:
     except OSError as problem:
         number = problem.errno or errno.EIO
         raise OSError(number, f"{os.strerror(number)} (writing {text!r})", path) from None
+
+
+def write_each(path: str, lines: Iterable[str]) -> None:
+    """One write(2) a line into the same file."""
+    fd = -1
+    try:
+        fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+        for text in lines:
+            os.write(fd, text.encode())
+    except OSError as problem:
+        number = problem.errno or errno.EIO
+        raise OSError(number, os.strerror(number), path) from None
+    finally:
+        if fd >= 0:
+            os.close(fd)
+
+
+def join(folder: str) -> None:
+    """Move the calling process, which has one thread, into a cgroup. On version 1 by ``tasks`` and ``0``:
+    there the kernel need not lock out every other thread's fork and exit, which takes it 5 to 20 ms."""
+    try:
+        write(f"{folder}/tasks", "0")
+    except FileNotFoundError:
+        write(f"{folder}/cgroup.procs", "0")
 
 
 def read(path: str) -> str:

@@ -225,8 +225,7 @@ class Version1(CgroupManager):
             return
         files.write(f"{folder}/devices.{'allow' if state.allow else 'deny'}", "a")
         target = f"{folder}/devices.{'deny' if state.allow else 'allow'}"
-        for key, access in state.exceptions.items():
-            files.write(target, devices.describe(key, access))
+        files.write_each(target, [devices.describe(key, access) for key, access in state.exceptions.items()])
 
     def _io(self) -> dict[str, int]:
         total = {"read_bytes": 0, "write_bytes": 0, "read_ops": 0, "write_ops": 0}

@@ -276,7 +276,7 @@ def test_the_shim_is_small(w: World) -> None:
 
 
 def test_two_never_serve_one_project(w: World) -> None:
-    assert shimclient._spawn(w.paths, w.project, str(w.paths.shims / "p.sock")) == b"taken"
+    assert shimclient._spawn(w.paths, w.project, str(w.paths.shims / "p.sock"), None) == b"taken"
     with ThreadPoolExecutor(8) as pool:
         w.client.close()
         clients = list(pool.map(lambda _: shimclient.ensure(w.paths, w.project), range(8)))

@@ -1,0 +1,57 @@
+"""A process that has everything a shim needs loaded, and forks one the moment it is wanted.
+
+Starting Python twice (see ``shim.main``) is most of what the first container of a project waits for. So
+the daemon keeps one nursery: single-threaded, out of the containers' reach like a shim, holding no
+container. A shim forked from it shares its memory. It leaves when the daemon does, however that ends,
+and its shims stay.
+
+    one SOCK_SEQPACKET message: the shim's options; with it the fds ``ready`` and the shim's log
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import signal
+import socket
+import sys
+
+from orchestra.linux import title
+from orchestra.runtime import shim_wire as wire
+
+ROOM = "-" * 240  # in the nursery's own command line, for that of its shims
+
+
+def wait_for_work(number: int) -> dict[str, str]:
+    """In the nursery: returns in each new shim with its options, and once with none at the end."""
+    from orchestra.runtime import shim_server  # noqa: F401  # what takes the time
+
+    link = socket.socket(fileno=number)
+    link.set_inheritable(False)
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for shims
+    gc.collect()
+    gc.freeze()
+    while True:
+        try:
+            found = wire.receive(link)
+        except ConnectionError:
+            return {}
+        if found is None:
+            return {}
+        options, fds = found
+        if len(fds) == 2 and os.fork() == 0:
+            link.close()
+            return _become_shim(options, fds)
+        wire.close(fds)
+
+
+def _become_shim(options: dict[str, str], fds: list[int]) -> dict[str, str]:
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    os.setsid()
+    ready, log = fds
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    os.close(log)
+    words = [word for name, value in options.items() for word in (f"--{name}", value)]
+    title.set_command_line([sys.executable, os.path.join(os.path.dirname(__file__), "shim.py"), *words])
+    return {**options, "ready": str(ready)}
