@@ -3,8 +3,9 @@
 The simple way is ``create(…)`` and ``created.start()``. Whoever makes many at once overlaps them, as
 most of a creation is the kernel's waiting::
 
-    pending = [create_begin(…) for …]     # clone3 each; the children are mounting already
-    for one in pending: one.attach()      # into their cgroups where they cannot go by themselves
+    ready = [prepare(…) for …]
+    pending = [one.launch() for one in ready]     # clone3 each; the children are mounting already
+    for one in pending: one.attach()              # into their cgroups where they cannot go by themselves
     for one in pending: created = one.finish()
 
 ``Pending.fileno()`` is for polling: when it is readable, ``step()`` handles one message and is true
@@ -32,7 +33,7 @@ from orchestra.runtime.cgroups import CgroupManager
 from orchestra.runtime.plan import Plan
 from orchestra.runtime.problems import StepError
 
-__all__ = ["Created", "Options", "Pending", "StepError", "create", "create_begin"]
+__all__ = ["Created", "Options", "Pending", "Prepared", "StepError", "create", "create_begin", "prepare"]
 
 Warn = Callable[[str], None]
 
@@ -252,45 +253,80 @@ def create_begin(
     options: Options | None = None,
 ) -> Pending:
     """Make the container's process and return at once."""
+    return prepare(
+        config, container_id=container_id, bundle=bundle, stdio=stdio, cgroups=cgroups, options=options
+    ).launch()
+
+
+def prepare(
+    config: dict[str, Any],
+    *,
+    container_id: str,
+    bundle: str,
+    stdio: tuple[int, int, int],
+    cgroups: CgroupManager | None = None,
+    options: Options | None = None,
+) -> Prepared:
+    """All that can be done before the container's process exists."""
     options = options or Options()
     plan = plans.make(config, container_id=container_id, bundle=os.path.abspath(bundle), cgroups=cgroups)
     plan.pivot, plan.new_keyring, plan.preserve_fds = options.pivot, options.new_keyring, options.preserve_fds
     for warning in plan.warnings:
         options.warn(warning)
-    by_itself = not plan.namespaces.needs_middle and not plan.namespaces.own("user")
-    inherited = init.Inherited(None, stdio, options.listener)  # type: ignore[arg-type]
-    try:
-        group = cgroups.fds_for_clone() if cgroups is not None else None
-    except OSError as problem:
-        raise StepError.of("open the cgroup", problem) from None
-    if cgroups is not None and group is None and by_itself:
-        plan.joins = cgroups.dirs()
-    ours, theirs = channel.pair()
-    inherited.end = theirs
-    try:
-        inherited.joins = namespaces.open_all(plan.namespaces.joined)
-        if plan.namespaces.needs_middle:
-            pid, pidfd = _by_middle(plan, inherited, ours, group)
-        else:
-            _open_idmapped(plan, inherited)
-            pid, pidfd = clone(plan.namespaces.clone_flags(), cgroup_fd=group)
-            if pid == 0:
-                init.guarded(theirs, lambda: init.run(plan, inherited))
-    except OSError as problem:
-        ours.close()
-        raise StepError.of("make the container's process", problem) from None
-    except BaseException:
-        ours.close()
-        raise
-    finally:
-        theirs.close()
-        for fd in (
-            *inherited.joins.values(),
-            *inherited.trees.values(),
-            *([group] if group is not None else []),
-        ):
-            os.close(fd)
-    return Pending(plan, options, cgroups, ours, pid, pidfd, inside=group is not None or bool(plan.joins))
+    return Prepared(plan, options, cgroups, stdio)
+
+
+class Prepared:
+    """A container that has no process yet. Whoever makes many prepares all and then launches all: after a
+    clone both sides copy each page of memory that they touch, and a burst of clones shares that cost."""
+
+    def __init__(
+        self, plan: Plan, options: Options, cgroups: CgroupManager | None, stdio: tuple[int, int, int]
+    ) -> None:
+        self.plan, self.options, self.cgroups, self.stdio = plan, options, cgroups, stdio
+
+    def launch(self) -> Pending:
+        """Clone; ``stdio`` may be closed afterwards."""
+        plan, cgroups = self.plan, self.cgroups
+        by_itself = not plan.namespaces.needs_middle and not plan.namespaces.own("user")
+        inherited = init.Inherited(None, self.stdio, self.options.listener)  # type: ignore[arg-type]
+        try:
+            group = cgroups.fds_for_clone() if cgroups is not None else None
+        except OSError as problem:
+            raise StepError.of("open the cgroup", problem) from None
+        if cgroups is not None and group is None and by_itself:
+            plan.joins = cgroups.dirs()
+        ours, theirs = channel.pair()
+        inherited.end = theirs
+        try:
+            pid, pidfd = _clone(plan, inherited, ours, group)
+        except OSError as problem:
+            ours.close()
+            raise StepError.of("make the container's process", problem) from None
+        except BaseException:
+            ours.close()
+            raise
+        finally:
+            theirs.close()
+            for fd in (
+                *inherited.joins.values(),
+                *inherited.trees.values(),
+                *([group] if group is not None else []),
+            ):
+                os.close(fd)
+        inside = group is not None or bool(plan.joins)
+        return Pending(plan, self.options, cgroups, ours, pid, pidfd, inside=inside)
+
+
+def _clone(plan: Plan, inherited: init.Inherited, ours: socket.socket, group: int | None) -> tuple[int, int]:
+    inherited.joins = namespaces.open_all(plan.namespaces.joined)
+    if plan.namespaces.needs_middle:
+        return _by_middle(plan, inherited, ours, group)
+    _open_idmapped(plan, inherited)
+    pid, pidfd = clone(plan.namespaces.clone_flags(), cgroup_fd=group)
+    if pid == 0:
+        init.guarded(inherited.end, lambda: init.run(plan, inherited))
+    return pid, pidfd
 
 
 def _open_idmapped(plan: Plan, inherited: init.Inherited) -> None:

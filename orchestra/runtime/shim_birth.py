@@ -14,7 +14,7 @@ from typing import Any
 
 from orchestra.linux import procfs
 from orchestra.runtime.cgroups import manager
-from orchestra.runtime.create import Options, Pending, create_begin
+from orchestra.runtime.create import Options, Pending, Prepared, prepare
 from orchestra.runtime.exec import PendingExec, exec_begin
 from orchestra.runtime.shim_container import Container
 from orchestra.runtime.shim_exec import Exec
@@ -26,32 +26,49 @@ Over = Callable[[BaseException | None], None]
 
 
 class Birth:
-    """One container on its way: ``begin``, then ``attach`` (after the clones of a burst), then by itself.
-    ``pid`` is 0 until its process exists."""
+    """One container on its way: ``begin``; ``launch`` and ``attach``, each for all of a burst; then by
+    itself. ``pid`` is 0 until its process exists."""
 
     def __init__(self, container: Container, open_files: tuple[int, int], over: Over) -> None:
         self.container = container
         self.open_files = open_files
         self.over = over
         self.pid = 0
+        self._prepared: Prepared | None = None
+        self._stdio: tuple[int, ...] = ()
         self._pending: Pending | None = None
 
     def begin(self) -> None:
         """``over`` is called once, now or later: with None when it is created, else with the error."""
         try:
-            self._make()
+            self._prepare()
+        except Exception as problem:
+            self._failed(problem)
+
+    def launch(self) -> None:
+        """Its process exists afterwards, unless something has failed."""
+        prepared, self._prepared = self._prepared, None
+        if prepared is None:
+            return
+        try:
+            self._pending = prepared.launch()
+            self.pid = self._pending.pid
         except Exception as problem:
             self._failed(problem)
 
     def attach(self) -> None:
-        """Into its cgroup (version 1: the first of a burst waits for the kernel)."""
+        """Into its cgroup where it does not go by itself (version 1: the first of a burst waits for the
+        kernel)."""
+        close(self._stdio)
+        self._stdio = ()
         if self._pending:
             try:
+                self.container.loop.add(self._pending.fileno(), READ, self._step)
                 self._pending.attach()
             except Exception as problem:
                 self._failed(problem)
 
-    def _make(self) -> None:
+    def _prepare(self) -> None:
         container = self.container
         config = container.config()
         process = config.get("process") or {}
@@ -59,24 +76,19 @@ class Birth:
         inherit(process, self.open_files)
         self._cgroup(config)
         container.open_log()
-        given: tuple[int, ...] = ()
-        try:
-            if container.state["tty"]:
-                given = null_stdio()
-            else:
-                given = container.stdio.open(stdin_open=container.state["stdin_open"])
-            self._pending = create_begin(
-                config,
-                container_id=container.id,
-                bundle=container.bundle,
-                stdio=(given[0], given[1], given[2]),
-                cgroups=container.cgroup,
-                options=Options(warn=container.state["warnings"].append),
-            )
-        finally:
-            close(given)
-        self.pid = self._pending.pid
-        container.loop.add(self._pending.fileno(), READ, self._step)
+        if container.state["tty"]:
+            given = null_stdio()
+        else:
+            given = container.stdio.open(stdin_open=container.state["stdin_open"])
+        self._stdio = given
+        self._prepared = prepare(
+            config,
+            container_id=container.id,
+            bundle=container.bundle,
+            stdio=(given[0], given[1], given[2]),
+            cgroups=container.cgroup,
+            options=Options(warn=container.state["warnings"].append),
+        )
 
     def _step(self, _mask: int) -> None:
         assert self._pending
@@ -112,6 +124,8 @@ class Birth:
     def _failed(self, problem: BaseException) -> None:
         """Undo all. ``Pending`` has killed its process already when the error is its own."""
         container = self.container
+        close(self._stdio)
+        self._stdio = ()
         pending, self._pending = self._pending, None
         if pending:
             container.loop.drop_all(self)

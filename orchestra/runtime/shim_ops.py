@@ -144,8 +144,10 @@ class Operations:
         return LATER
 
     def attach_fresh(self) -> None:
-        """Once a round, after all clones: on cgroup version 1 the first attach pays for the others."""
+        """Once a round, all clones and then the rest of it: see ``Prepared``."""
         fresh, self._fresh = self._fresh, []
+        for birth in fresh:
+            birth.launch()
         for birth in fresh:
             birth.attach()
 
