@@ -10,8 +10,9 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from queue import SimpleQueue
 
 from orchestra.backend import Backend, ContainerInfo, ExecSpec
 from orchestra.compose.model import Hook, Project, Service
@@ -79,15 +80,16 @@ class Executor:
         todo = {action.key: action for action in plan}
         waiting = {key: set(action.after) for key, action in todo.items()}
         running: dict[Future[None], str] = {}
+        ended: SimpleQueue[Future[None]] = SimpleQueue()
         waits = sum(1 for action in plan if action.kind in (Kind.WAIT, Kind.PRE_START))
         with ThreadPoolExecutor(self.parallel + waits, thread_name_prefix="act") as pool:
             while todo or running:
-                self._submit(pool, todo, waiting, running)
+                for future in self._submit(pool, todo, waiting, running):
+                    future.add_done_callback(ended.put)
                 if not running:
                     break
-                done, _ = wait(running, return_when=FIRST_COMPLETED)
-                for future in done:
-                    self._settle(future, running.pop(future), waiting)
+                future = ended.get()
+                self._settle(future, running.pop(future), waiting)
         if self.failed is not None:
             self._undo()
             raise self.failed
@@ -98,15 +100,20 @@ class Executor:
         todo: dict[str, Action],
         waiting: dict[str, set[str]],
         running: dict[Future[None], str],
-    ) -> None:
+    ) -> list[Future[None]]:
+        """Start what waits for nothing any more."""
         if self.round.cancelled() and self.failed is None:
             self.failed = Cancelled("interrupted")
         if self.failed is not None:
             todo.clear()
-            return
+            return []
+        found = []
         for key in [key for key in todo if not waiting[key]]:
             action = todo.pop(key)
-            running[pool.submit(self._handlers[action.kind], action)] = key
+            future = pool.submit(self._handlers[action.kind], action)
+            running[future] = key
+            found.append(future)
+        return found
 
     def _settle(self, future: Future[None], key: str, waiting: dict[str, set[str]]) -> None:
         error = future.exception()

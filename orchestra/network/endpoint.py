@@ -54,7 +54,8 @@ def attach(
         made: list[str] = []
 
         def inside() -> tuple[EndpointSpec, ...]:
-            named = _named(endpoints, {name for _, name in socket.if_nameindex()})
+            taken = {name for _, name in socket.if_nameindex()} if present else {"lo"}
+            named = _named(endpoints, taken)
             for endpoint in named:
                 made.append(_outer_name(paths))
                 _create(paths, host, endpoint, made[-1], links[endpoint.network.id], netns_fd)

@@ -323,7 +323,8 @@ def _clone(plan: Plan, inherited: init.Inherited, ours: socket.socket, group: in
     if plan.namespaces.needs_middle:
         return _by_middle(plan, inherited, ours, group)
     _open_idmapped(plan, inherited)
-    pid, pidfd = clone(plan.namespaces.clone_flags(), cgroup_fd=group)
+    inherited.unshare = True
+    pid, pidfd = clone(plan.namespaces.clone_flags() & C.CLONE_NEWPID, cgroup_fd=group)
     if pid == 0:
         init.guarded(inherited.end, lambda: init.run(plan, inherited))
     return pid, pidfd

@@ -35,7 +35,7 @@ _PATIENT = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal
 class Inherited:
     """Descriptors that the child keeps from its parent. ``go``, from a middle process, is readable once
     the birth was told and the id maps are written; ``root_ready`` says that the middle process has
-    mounted the root already and stands in it."""
+    mounted the root already and stands in it; ``unshare`` that only the pid namespace is new yet."""
 
     end: socket.socket
     stdio: tuple[int, int, int]
@@ -44,6 +44,7 @@ class Inherited:
     joins: dict[str, int] = field(default_factory=dict)
     go: int = -1
     root_ready: bool = False
+    unshare: bool = False
 
     def numbers(self) -> set[int]:
         found = {self.end.fileno(), *self.trees.values(), *self.joins.values()}
@@ -101,6 +102,8 @@ def run(plan: Plan, inherited: Inherited) -> None:
     prepare_descriptors(inherited.stdio, inherited.numbers(), plan.preserve_fds)
     own_user = plan.namespaces.own("user")
     wait_for_middle(inherited.go)
+    if inherited.unshare:
+        plan.namespaces.leave()
     if inherited.joins:
         namespaces.enter(inherited.joins)
     if own_user:

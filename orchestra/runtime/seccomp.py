@@ -11,7 +11,7 @@ where the default is an errno, calls newer than every named one fail with ENOSYS
 
 from __future__ import annotations
 
-import json
+import marshal
 import os
 from collections.abc import Iterable
 from typing import Any
@@ -61,7 +61,7 @@ _EPERM = 1
 _NR, _ARCH, _ARGS = 0, 4, 16
 _CACHE_SIZE = 32
 
-_cache: dict[str, bytes] = {}
+_cache: dict[bytes, bytes] = {}
 
 
 def native() -> str:
@@ -75,7 +75,7 @@ def native() -> str:
 def compile_profile(seccomp: Profile, *, machine: str | None = None) -> bytes:
     """The program (an array of struct sock_filter). Programs are kept: a second call is cheap."""
     machine = machine or native()
-    key = machine + json.dumps(seccomp, sort_keys=True)
+    key = machine.encode() + marshal.dumps(seccomp, 2)
     if key not in _cache:
         while len(_cache) >= _CACHE_SIZE:
             del _cache[next(iter(_cache))]
