@@ -1,11 +1,17 @@
-"""Figures of orchestra beside docker compose, in one run; printed, never gating a test.
+"""Figures of orchestra beside docker compose and podman-compose, in one run; printed, never gating a test.
 
     python bench/run.py [--counts 1,5,20,50] [--rounds 3] [--write FILE]
 
-The peer is ``docker compose`` if it answers, or what ORCHESTRA_BENCH_PEER names (for example
-``ssh box docker compose``); ORCHESTRA_BENCH_PEER_IMAGE is an image there that has ``sleep``. Without a
-peer only our own times are shown. Ours are measured from a compiled copy in a virtual environment of
-its own, against a private ORCHESTRA_ROOT; the daemon is started before (the peer's always runs).
+Every round asks each tool in turn, so that a machine that is busy for a while slows all of them. A peer
+takes part when its command answers:
+
+    ORCHESTRA_BENCH_PEER         words of docker compose   (default: docker compose)
+    ORCHESTRA_BENCH_PODMAN       words of podman-compose   (default: podman-compose)
+    ORCHESTRA_BENCH_PEER_IMAGE   an image there that has ``sleep`` (default: busybox)
+    ORCHESTRA_BENCH_PEER_FOLDER  folder for compose files, "ours[:as the peers see it]"
+
+Ours are measured from a compiled copy in a virtual environment of its own, with a private ORCHESTRA_ROOT
+and its run directory on a tmpfs, as /run is; the daemon is started before (the peer's always runs).
 """
 
 from __future__ import annotations
@@ -19,17 +25,19 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parents[1]
+LONG = 20  # from so many services on two rounds have to do
 
 
 class Tool:
-    """One compose command. ``files`` is where it reads its files (for a peer in a world of its own)."""
+    """One compose command. ``shown`` is where it reads its files (for a peer in a world of its own)."""
 
     def __init__(self, name: str, words: list[str], image: str, environ: dict[str, str], folder: Path, shown: str) -> None:
         self.name, self.words, self.image, self.environ, self.folder, self.shown = name, words, image, environ, folder, shown
+        self.can_config = "podman" not in name  # podman-compose config has no -q
+        self.times: dict[str, list[float]] = {}
 
     def run(self, *words: str) -> float:
         begun = time.perf_counter()
@@ -38,6 +46,12 @@ class Tool:
         if done.returncode:
             raise RuntimeError(f"{self.name} {' '.join(words)}: {done.stderr[-500:]}")
         return elapsed
+
+    def measure(self, what: str, *words: str) -> None:
+        self.times.setdefault(what, []).append(self.run(*words))
+
+    def median(self, what: str) -> float | None:
+        return statistics.median(self.times[what]) if what in self.times else None
 
     def project(self, count: int) -> list[str]:
         """``-f FILE`` of a project with ``count`` services of sleep."""
@@ -57,9 +71,9 @@ def install(folder: Path) -> str:
     return str(folder / "bin/orchestra")
 
 
-def ours(work: Path) -> Tool:
+def ours(work: Path, run: Path) -> Tool:
     command = install(work / "venv")
-    environ = {**os.environ, "ORCHESTRA_ROOT": str(work / "root"), "ORCHESTRA_IDLE": "600"}
+    environ = {**os.environ, "ORCHESTRA_ROOT": str(work / "root"), "ORCHESTRA_RUN": str(run), "ORCHESTRA_IDLE": "600"}
     environ.pop("PYTHONDONTWRITEBYTECODE", None)
     folder = work / "ours"
     folder.mkdir()
@@ -67,53 +81,68 @@ def ours(work: Path) -> Tool:
     return Tool("orchestra", [command], "bench", environ, folder, str(folder))
 
 
-def peer() -> Tool | None:
-    words = shlex.split(os.environ.get("ORCHESTRA_BENCH_PEER", "docker compose"))
+def peers() -> list[Tool]:
     shared = os.environ.get("ORCHESTRA_BENCH_PEER_FOLDER", "")
     folder = Path(shared.partition(":")[0]) if shared else Path(tempfile.mkdtemp(prefix="bench-peer-"))
     shown = shared.partition(":")[2] or str(folder)
-    tool = Tool("docker compose", words, os.environ.get("ORCHESTRA_BENCH_PEER_IMAGE", "busybox"), dict(os.environ), folder, shown)
-    try:
-        tool.run("ls")
-    except (OSError, RuntimeError):
-        return None
-    return tool
-
-
-def median(work: Callable[[], float], rounds: int) -> float:
-    return statistics.median(work() for _ in range(rounds))
-
-
-def measure(tool: Tool, counts: list[int], rounds: int) -> dict[str, float]:
-    """Seconds by what was done."""
-    found: dict[str, float] = {}
-    tool.run("version")
-    tool.run("ls")
-    found["version"] = median(lambda: tool.run("version"), 5)
-    for count in counts:
-        file = tool.project(count)
-        ups, downs = [], []
-        for _ in range(rounds if count < 50 else min(rounds, 2)):
-            ups.append(tool.run(*file, "up", "-d"))
-            if count == 20:
-                found["ps at 20"] = median(lambda: tool.run(*file, "ps"), 5)  # noqa: B023
-                found["up -d at 20, nothing to do"] = median(lambda: tool.run(*file, "up", "-d"), 3)  # noqa: B023
-            downs.append(tool.run(*file, "down"))
-        found[f"up -d, {count} services"] = statistics.median(ups)
-        found[f"down, {count} services"] = statistics.median(downs)
-    for count in (1, 200):
-        file = tool.project(count)
-        found[f"config -q, {count} services"] = median(lambda: tool.run(*file, "config", "-q"), 5)  # noqa: B023
+    image = os.environ.get("ORCHESTRA_BENCH_PEER_IMAGE", "busybox")
+    found = []
+    for name, variable in (("docker compose", "ORCHESTRA_BENCH_PEER"), ("podman-compose", "ORCHESTRA_BENCH_PODMAN")):
+        tool = Tool(name, shlex.split(os.environ.get(variable, name)), image, dict(os.environ), folder, shown)
+        try:
+            tool.run("version")
+            tool.run(*tool.project(1), "up", "-d")
+            tool.run(*tool.project(1), "down")
+        except (OSError, RuntimeError) as problem:
+            print(f"{name} takes no part: {problem}", file=sys.stderr)
+            continue
+        found.append(tool)
     return found
 
 
-def report(mine: dict[str, float], theirs: dict[str, float] | None) -> str:
-    lines = ["| what | orchestra (s) | docker compose (s) | ratio |", "|---|---|---|---|"]
-    for what, seconds in mine.items():
-        other = (theirs or {}).get(what)
-        lines.append(f"| {what} | {seconds:.2f} | {f'{other:.2f}' if other else '–'} | {f'{seconds / other:.2f}' if other else '–'} |")
-    if theirs is None:
-        lines.append("\nNo docker compose answered: there is nothing to compare with.")
+def measure(tools: list[Tool], counts: list[int], rounds: int) -> list[str]:
+    """Fills the tools' times; what was measured, in order."""
+    for tool in tools:
+        tool.run("version")
+    for _ in range(max(rounds, 5)):
+        for tool in tools:
+            tool.measure("version", "version")
+    names = ["version"]
+    for count in counts:
+        names += [f"up -d, {count} services", f"down, {count} services"]
+        for _ in range(rounds if count < LONG else min(rounds, 2)):
+            for tool in tools:
+                file = tool.project(count)
+                tool.measure(f"up -d, {count} services", *file, "up", "-d")
+                if count == LONG:
+                    for _ in range(3):
+                        tool.measure("ps at 20", *file, "ps")
+                        tool.measure("up -d at 20, nothing to do", *file, "up", "-d")
+                tool.measure(f"down, {count} services", *file, "down")
+    names += ["ps at 20", "up -d at 20, nothing to do"] if LONG in counts else []
+    for count in (1, 200):
+        names.append(f"config -q, {count} services")
+        for _ in range(max(rounds, 7)):
+            for tool in tools:
+                if tool.can_config:
+                    tool.measure(names[-1], *tool.project(count), "config", "-q")
+    return names
+
+
+def report(names: list[str], mine: Tool, others: list[Tool]) -> str:
+    heads = ["what", "orchestra (s)"]
+    for tool in others:
+        heads += [f"{tool.name} (s)", "ratio"]
+    lines = [f"| {' | '.join(heads)} |", f"|{'---|' * len(heads)}"]
+    for what in names:
+        own = mine.median(what) or 0.0
+        cells = [what, f"{own:.2f}"]
+        for tool in others:
+            theirs = tool.median(what)
+            cells += [f"{theirs:.2f}" if theirs else "–", f"{own / theirs:.2f}" if theirs else "–"]
+        lines.append(f"| {' | '.join(cells)} |")
+    if not others:
+        lines.append("\nNo docker compose and no podman-compose answered: there is nothing to compare with.")
     return "\n".join(lines) + "\n"
 
 
@@ -125,18 +154,19 @@ def main() -> None:
     args = parser.parse_args()
     counts = [int(word) for word in args.counts.split(",")]
     work = Path(tempfile.mkdtemp(prefix="bench-"))
-    tool = ours(work)
+    memory = Path("/run" if os.path.ismount("/run") else "/dev/shm")
+    run = Path(tempfile.mkdtemp(prefix="orchestra-bench-", dir=memory))
+    tool = ours(work, run)
     try:
-        mine = measure(tool, counts, args.rounds)
-        other = peer()
-        theirs = measure(other, counts, args.rounds) if other else None
-        text = report(mine, theirs)
+        others = peers()
+        text = report(measure([tool, *others], counts, args.rounds), tool, others)
         print(text)
         if args.write:
             Path(args.write).write_text(text)
     finally:
         subprocess.run([*tool.words, "system", "shutdown"], env=tool.environ, capture_output=True, check=False)
         shutil.rmtree(work, ignore_errors=True)
+        shutil.rmtree(run, ignore_errors=True)
 
 
 if __name__ == "__main__":
