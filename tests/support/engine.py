@@ -64,13 +64,16 @@ class Engine:
         (root / "home").mkdir(parents=True, exist_ok=True)
         self.folder = root / "work"
         self.folder.mkdir(exist_ok=True)
+        self.started: list[subprocess.Popen[str]] = []
 
     # running commands
 
     def popen(self, *words: str, cwd: Path | None = None, **more: Any) -> subprocess.Popen[str]:
         options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "stdin": subprocess.DEVNULL, "text": True, **more}
         environ = {**self.environ, **options.pop("environ", {})}
-        return subprocess.Popen([BIN, *words], cwd=cwd or self.folder, env=environ, **options)
+        process = subprocess.Popen([BIN, *words], cwd=cwd or self.folder, env=environ, **options)
+        self.started.append(process)
+        return process
 
     def run(self, *words: str, code: int | None = 0, cwd: Path | None = None, stdin: str | None = None,
             timeout: float = 120, environ: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
@@ -146,7 +149,11 @@ class Engine:
         return found
 
     def close(self) -> None:
-        """Remove all containers and networks, end the daemon, delete the root."""
+        """End the commands that still run, remove all containers and networks, end the daemon, delete the root."""
+        for process in self.started:
+            if process.poll() is None:
+                process.kill()
+                process.wait()
         with contextlib.suppress(Exception):
             ids = self.run("container", "ls", "-aq", "--no-trunc", code=None).stdout.split()
             if ids:

@@ -58,9 +58,11 @@ def _processes() -> set[str]:
     for pid in filter(str.isdigit, os.listdir("/proc")):
         try:
             with open(f"/proc/{pid}/cmdline", "rb") as stream:
-                line = stream.read().replace(b"\0", b" ").decode(errors="replace")
+                words = stream.read().decode(errors="replace").split("\0")
         except OSError:
             continue
-        if "orchestra.controller.daemon" in line or "runtime/shim" in line:
-            found.add(f"process {pid} {line.strip()[:120]}")
+        line = " ".join(words).strip()
+        commands = {os.path.basename(word) for word in words[:3]}  # python […] orchestra
+        if "orchestra.controller.daemon" in line or "runtime/shim" in line or commands & {"orchestra", "orchestra-runtime"}:
+            found.add(f"process {pid} {line[:120]}")
     return found
