@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 from typing import TYPE_CHECKING, Any
 
 from orchestra.cli import terminal
@@ -52,13 +53,16 @@ def _terminal(context: Context, exec_id: str, master: int, *, stdin: bool) -> No
 
 
 class _forwarded:
-    """Passes SIGINT and SIGTERM on to the command while the block runs (for commands without a terminal)."""
+    """Passes SIGINT and SIGTERM on to the command while the block runs (for commands without a terminal).
+    Signals are the main thread's: a command that another one runs, as watch does, gets none."""
 
     def __init__(self, context: Context, exec_id: str) -> None:
         self.context, self.exec_id = context, exec_id
         self.before: dict[int, Any] = {}
 
     def __enter__(self) -> None:
+        if threading.current_thread() is not threading.main_thread():
+            return
         for number in (signal.SIGINT, signal.SIGTERM):
             self.before[number] = signal.signal(number, self._pass)
 

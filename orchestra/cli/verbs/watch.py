@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from argparse import ArgumentParser, Namespace
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from orchestra.compose.model import Project, WatchRule
 
 QUIET = 0.5  # seconds without a change before a batch is handled
+LATEST = 2.0  # and at the latest so long after the first change of the batch
 SCRATCH = ("*.swp", "*.swx", "*~", ".#*", "4913", "*___jb_tmp___", "*___jb_old___", ".DS_Store")
 
 
@@ -80,7 +82,8 @@ class Watcher:
             print("Watch enabled", file=self.context.stderr, flush=True)
             while True:
                 pending: set[str] = set(tree.read(None))
-                while True:
+                latest = time.monotonic() + LATEST
+                while time.monotonic() < latest:
                     more = tree.read(QUIET)
                     if not more:
                         break
@@ -117,6 +120,8 @@ class Watcher:
             work()
         except OrchestraError as error:
             self.context.report(error)
+        except OSError as error:  # a file that is gone again
+            self.context.warn(f"{error.filename or self.project.name}: {error.strerror or error}")
 
     def _wanted(self, rule: WatchRule, path: str) -> bool:
         from fnmatch import fnmatch

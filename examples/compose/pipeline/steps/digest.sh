@@ -1,0 +1,3 @@
+set -eu
+sha256sum numbers > digest
+echo "hashed"
