@@ -4,7 +4,7 @@ Pure: text and a lookup in, ordered variables with their line numbers out. A lin
 ``KEY: value``, ``export KEY=value``, or ``KEY`` alone (taken from the lookup, else left out).
 Unquoted values end at `` #`` and are interpolated; double quotes span lines, know escapes and are
 interpolated; single quotes are literal. Variables are looked up first, then among the file's own
-earlier keys. ``parse_raw`` is the ``format: raw``: no quotes, comments or variables in values.
+earlier keys, then in ``earlier`` (files read before this one). ``parse_raw`` is the ``format: raw``: no quotes, comments or variables in values.
 """
 
 from __future__ import annotations
@@ -44,13 +44,16 @@ class DotenvError(Exception):
 Missing = Callable[[str, int], None]
 
 
-def parse(text: str, lookup: Lookup, missing: Missing | None = None) -> dict[str, tuple[str, int]]:
+def parse(
+    text: str, lookup: Lookup, missing: Missing | None = None, earlier: Lookup | None = None
+) -> dict[str, tuple[str, int]]:
     """Key → (value, line), in the order of the file; ``missing`` hears of unset variables."""
-    return _Parser(text, lookup, missing).run()
+    return _Parser(text, lookup, missing, earlier).run()
 
 
 class _Parser:
-    def __init__(self, text: str, lookup: Lookup, missing: Missing | None) -> None:
+    def __init__(self, text: str, lookup: Lookup, missing: Missing | None, earlier: Lookup | None) -> None:
+        self.earlier = earlier
         self.text = text.removeprefix("\ufeff").replace("\r\n", "\n")
         self.lookup = lookup
         self.missing = missing
@@ -64,7 +67,7 @@ class _Parser:
             line = self.line
             key, inherited = self._key()
             if inherited:
-                value = self.lookup(key)
+                value = self._variable(key)
                 if value is not None:
                     self.found[key] = (value, line)
                 continue
@@ -172,6 +175,8 @@ class _Parser:
         value = self.lookup(name)
         if value is None and name in self.found:
             value = self.found[name][0]
+        elif value is None and self.earlier is not None:
+            value = self.earlier(name)
         return value
 
 

@@ -134,15 +134,15 @@ class EnvFiles:
 
         def lookup(name: str) -> str | None:
             value = self.context.environment.get(name)
-            if value is None:
-                value = own.get(name)
-            if value is None and name in earlier:
-                node = earlier[name]
-                value = scalar_text(node.value) if isinstance(node, Scalar) else None
-            return value
+            return own.get(name) if value is None else value
+
+        def before(name: str) -> str | None:
+            node = earlier.get(name)
+            return scalar_text(node.value) if isinstance(node, Scalar) else None
 
         origin = Origin(kind, shown)
-        values = parse_env(text, shown, lookup, problems, raw=file.format == "raw")
+        first, last = (lookup, before) if kind == "env_file" else (before, None)  # labels know labels only
+        values = parse_env(text, shown, first, problems, file.format == "raw", last)
         return {
             key: Scalar(value, Location(shown, line, 1), origin, raw=value)
             for key, (value, line) in values.items()

@@ -29,6 +29,7 @@ OVERRIDES = (
     "docker-compose.override.yaml",
 )
 TRUE = frozenset({"1", "t", "T", "true", "True", "TRUE"})
+KEPT = ("shell", "parent")  # variables of these no env file replaces
 _REMOTE = re.compile(r"(oci|https?|ssh|git)://|git@|github\.com/")
 
 
@@ -214,10 +215,16 @@ def add_env_file(
     text = read_text(path, problems, "env file", referrer, where)
     shown = shown_name(path, options.cwd)
     problems.sources.setdefault(shown, text)
-    for name, (value, line) in parse_env(text, shown, environment.get, problems).items():
+
+    def fixed(name: str) -> str | None:
+        """What the file's own keys give way to: all known, or what files do not replace."""
+        known = origins.get(name, ())
+        return environment.get(name) if not later_wins or (known and known[0] in KEPT) else None
+
+    for name, (value, line) in parse_env(text, shown, fixed, problems, earlier=environment.get).items():
         place = f"{shown}:{line}"
         known = origins.get(name, ())
-        if not known or (later_wins and known[0] not in ("shell", "parent")):
+        if not known or (later_wins and known[0] not in KEPT):
             environment[name] = value
             origins[name] = (place, *known)
         else:
@@ -225,7 +232,12 @@ def add_env_file(
 
 
 def parse_env(
-    text: str, shown: str, lookup: Lookup, problems: Problems, raw: bool = False
+    text: str,
+    shown: str,
+    lookup: Lookup,
+    problems: Problems,
+    raw: bool = False,
+    earlier: Lookup | None = None,
 ) -> dict[str, tuple[str, int]]:
     """The grammar of :mod:`~orchestra.compose.dotenv`, its errors and warnings located."""
 
@@ -235,7 +247,9 @@ def parse_env(
         )
 
     try:
-        return dotenv.parse_raw(text, lookup) if raw else dotenv.parse(text, lookup, missing)
+        if not raw:
+            return dotenv.parse(text, lookup, missing, earlier)
+        return dotenv.parse_raw(text, lambda name: _either(name, lookup, earlier))
     except dotenv.DotenvError as error:
         raise problems.fail(error.message, Location(shown, error.line)) from None
 
@@ -297,3 +311,8 @@ def checked_name(text: str, whence: str, problems: Problems) -> str:
             hint=f"try {normal_name(text)!r}" if normal_name(text) else None,
         )
     return text
+
+
+def _either(name: str, lookup: Lookup, earlier: Lookup | None) -> str | None:
+    value = lookup(name)
+    return earlier(name) if value is None and earlier is not None else value
