@@ -200,16 +200,18 @@ class _Merger:
         return left
 
     def ipam(self, base: Node, over: Node, path: Path) -> Node:
+        """The later list, its pools with what earlier ones of the same subnet had."""
         if not isinstance(base, Sequence) or not isinstance(over, Sequence):
             return self.clash(base, over, path)
+        made = Sequence([], like=over)
         for item in over.items:
             subnet = _field(item, "subnet")
             twin = next((mine for mine in base.items if subnet and _field(mine, "subnet") == subnet), None)
             if isinstance(twin, Mapping) and isinstance(item, Mapping):
-                self.mappings(twin, item, (*path, base.items.index(twin)), None)
-            else:
-                base.items.append(item)
-        return base
+                item = self.mappings(twin, item, (*path, base.items.index(twin)), None)
+            made.items.append(item)
+        supersede(made, base)
+        return made
 
     def logging(self, base: Node, over: Node, path: Path, table: Table | None) -> Node:
         if not isinstance(base, Mapping) or not isinstance(over, Mapping):

@@ -366,4 +366,6 @@ def _yaml_hint(text: str, place: Location) -> str | None:
     line = lines[place.line - 1] if 0 < place.line <= len(lines) else ""
     if "\t" in line[: len(line) - len(line.lstrip())]:
         return "YAML forbids tabs for indentation: use blanks"
+    if line[place.column - 1 : place.column + 1] in (":,", ":}", ":]"):
+        return "write a blank after the colon, or quotes around the text"
     return None

@@ -78,6 +78,12 @@ def test_ipam_pools_merge_by_subnet() -> None:
     assert plain(get(root, ("networks", "n", "ipam", "config"))) == [{"subnet": "a", "gateway": "g"}, {"subnet": "b"}]
 
 
+def test_ipam_pools_that_are_not_named_again_go() -> None:
+    root, _ = merged("networks: {n: {ipam: {config: [{subnet: a, gateway: g}, {subnet: c}]}}}\n",
+                     "networks: {n: {ipam: {config: [{subnet: b}, {subnet: a}]}}}\n")
+    assert plain(get(root, ("networks", "n", "ipam", "config"))) == [{"subnet": "b"}, {"subnet": "a", "gateway": "g"}]
+
+
 @pytest.mark.parametrize(("base", "over", "path"), [
     ("ports: ['80']", "ports: {a: 1}", "services.a.ports"), ("cap_add: [A]", "cap_add: A", "services.a.cap_add"),
     ("networks: [n]", "networks: x", "services.a.networks"), ("build: .", "build: [a]", "services.a.build"),
