@@ -95,7 +95,7 @@ def _create(store: Store, options: Namespace, *, waits_at_door: bool) -> tuple[C
         raise OrchestraError("--console-socket is for containers with a terminal (process.terminal)")
     with ExitStack() as undo:
         folder = store.reserve(options.id)
-        undo.callback(fs.remove_tree, folder)
+        undo.callback(store.remove, options.id)
         fs.write_file(f"{folder}/config.json", json.dumps(config))
         group = _cgroup(config, options.id, folder, undo)
         door = state.open_door(folder) if waits_at_door else None
@@ -295,7 +295,7 @@ def _clear(store: Store, container_id: str) -> None:
         if group.exists():
             group.kill()
             group.destroy()
-    fs.remove_tree(store.folder(container_id))
+    store.remove(container_id)
 
 
 def _delete(store: Store, record: Record) -> None:

@@ -57,12 +57,15 @@ class Store:
 
     def reserve(self, container_id: str) -> str:
         folder = self.folder(container_id)
-        os.makedirs(self.root, mode=0o700, exist_ok=True)
-        try:
-            os.mkdir(folder, 0o700)
-        except FileExistsError:
-            raise ConflictError(f"container {container_id} already exists") from None
-        return folder
+        while True:
+            os.makedirs(self.root, mode=0o700, exist_ok=True)
+            try:
+                os.mkdir(folder, 0o700)
+            except FileExistsError:
+                raise ConflictError(f"container {container_id} already exists") from None
+            except FileNotFoundError:
+                continue  # another command has just removed the empty root
+            return folder
 
     def save(self, record: Record) -> None:
         fs.write_file(f"{self.folder(record.id)}/state.json", json.dumps(asdict(record)))
@@ -103,7 +106,12 @@ class Store:
         return found
 
     def remove(self, container_id: str) -> None:
+        """The record, and the root when it was the last."""
         fs.remove_tree(self.folder(container_id))
+        try:
+            os.rmdir(self.root)
+        except OSError:
+            pass  # others are there
 
 
 def manager(record: Record) -> CgroupManager | None:

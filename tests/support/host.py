@@ -1,4 +1,4 @@
-"""What of orchestra's is on this machine: mounts, links, cgroups, nft tables, processes.
+"""What of orchestra's is on this machine: mounts, links, cgroups, nft tables, processes, files outside of its roots.
 
 Only objects that carry our names are looked at, so that nothing else that goes on here disturbs.
 """
@@ -12,7 +12,7 @@ import time
 
 def snapshot() -> set[str]:
     """One word for each object."""
-    return {*_mounts(), *_links(), *_cgroups(), *_tables(), *_processes()}
+    return {*_mounts(), *_links(), *_cgroups(), *_tables(), *_processes(), *_files()}
 
 
 def wait_clean(before: set[str], seconds: float = 30.0) -> list[str]:
@@ -65,4 +65,17 @@ def _processes() -> set[str]:
         commands = {os.path.basename(word) for word in words[:3]}  # python […] orchestra
         if "orchestra.controller.daemon" in line or "runtime/shim" in line or commands & {"orchestra", "orchestra-runtime"}:
             found.add(f"process {pid} {line[:120]}")
+    return found
+
+
+def _files() -> set[str]:
+    """Where the default engine, the stand-alone runtime and shared notes would lie; what is in folders, too."""
+    found = set()
+    for folder in ("/run", "/dev/shm", "/var/lib", "/etc", "/var/run"):
+        names = os.listdir(folder) if os.path.isdir(folder) and not os.path.islink(folder) else []
+        for name in names:
+            if name.startswith("orchestra"):
+                for place, _folders, files in os.walk(f"{folder}/{name}"):
+                    found |= {f"file {place}/{file}" for file in files}
+                found.add(f"file {folder}/{name}")
     return found
