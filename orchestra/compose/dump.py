@@ -41,7 +41,7 @@ def document(loaded: Loaded, *, strict: bool = False) -> dict[str, Any]:
                 if section == "services"
                 else canon.resource(section, data, strict=strict)
             )
-    made.update({key: plain(node) for key, node in tree.items.items() if key.startswith("x-")})
+    made.update({key: plain(tree.items[key]) for key in sorted(tree.items) if key.startswith("x-")})
     return dict(sorted(made.items())) if strict else made
 
 
@@ -107,10 +107,48 @@ def yaml_text(data: dict[str, Any]) -> str:
 def _map(data: dict[str, Any], depth: int, lines: list[str], first: str) -> None:
     """``first`` is what stands before the first key (the dash of a list item)."""
     indent = "  " * depth
+    if _UNUSUAL.search("\n".join(data)):
+        data = _natural(data)
     for key, value in data.items():
+        if key.startswith("x-"):
+            value = _sorted(value)
         lead = first if first else indent
         first = ""
         _entry(f"{lead}{_key(key)}:", value, depth, lines)
+
+
+_UNUSUAL = re.compile("[A-Z0-9]")
+_LETTERS_LAST = {code: code + 0x100 for code in (*range(65, 91), *range(97, 123))}
+_PARTS = re.compile("[0-9]+|.", re.DOTALL)
+
+
+def _natural(data: dict[str, Any]) -> dict[str, Any]:
+    """A sorted map in the order of docker compose's YAML: numbers by value, letters last. (Maps in an
+    order of their own, those of attributes, stay.)"""
+    keys = list(data)
+    if keys != sorted(keys):
+        return data
+    keys.sort(key=_natural_key if any(map(str.isdigit, "".join(keys))) else _letters_last)
+    return {key: data[key] for key in keys}
+
+
+def _letters_last(key: str) -> str:
+    return key.translate(_LETTERS_LAST)
+
+
+def _natural_key(key: str) -> list[tuple[int, int, int]]:
+    """Other characters before numbers before letters; behind a digit, letters and the end come first."""
+    found: list[tuple[int, int, int]] = []
+    behind_digit = False
+    for part in _PARTS.findall(key):
+        if part.isdecimal() and part.isascii():
+            found.append((1, int(part[:300]), len(part)))
+            behind_digit = True
+        else:
+            letter = part.isalpha()
+            found.append(((-1 if behind_digit else 2) if letter else 0, ord(part), 0))
+            behind_digit = False
+    return found
 
 
 def _entry(head: str, value: Any, depth: int, lines: list[str]) -> None:

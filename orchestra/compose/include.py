@@ -152,7 +152,8 @@ class Includer:
         }
         base = folder
         if parent.context.no_path_resolution:
-            base = os.path.join(parent.context.working_dir, os.path.relpath(folder, parent.folder))
+            above = parent.context.working_dir if parent.chain else ""  # relative to the project's folder
+            base = os.path.normpath(os.path.join(above, os.path.relpath(folder, parent.folder)))
         return replace(parent.context, working_dir=base, environment=environment, variable_origins=cleaned)
 
     def _env_files(self, entry: Entry, parent: Application, folder: str) -> list[tuple[str, Location]]:

@@ -179,7 +179,8 @@ class Loader:
         if not options.no_normalize:
             normalize.names(root, context)
         services = profiles.services_of(root)
-        for name in profiles.inactive(root, context.profiles, options.services):
+        everything = options.no_interpolate and not options.services  # profiles are not looked at
+        for name in () if everything else profiles.inactive(root, context.profiles, options.services):
             context.disabled[name] = "profile"
         active = {name for name in services.items if name not in context.disabled}
         if not options.no_consistency:
@@ -194,9 +195,10 @@ class Loader:
                 context.disabled[name] = "selection"
             active = chosen
             profiles.drop_dependencies(root, active)
-        envfiles.EnvFiles(options, context, around.working_dir).apply(
-            root, [name for name in services.items if name in active]
-        )
+        if not options.no_interpolate:
+            envfiles.EnvFiles(options, context, around.working_dir).apply(
+                root, [name for name in services.items if name in active]
+            )
         if not options.all_resources:
             profiles.drop_unused(root, active)
         return root
@@ -228,7 +230,8 @@ class Loader:
             problems.check()
         if not self.options.no_path_resolution or application.chain:
             normalize.resolve_paths(root, context)
-        envfiles.resolve_bare(root, context)
+        if not self.options.no_interpolate:
+            envfiles.resolve_bare(root, context)
         if application.chain:
             problems.check()
         return root

@@ -116,7 +116,9 @@ def _lines(words: Any) -> str:
 def _text(ctx: Context, args: argparse.Namespace, loaded: Loaded) -> str:
     """What the options ask for."""
     project = loaded.project
-    for section in ("services", "volumes", "networks", "models"):
+    if args.list_models:
+        return _lines(sorted(model.model for model in project.models.values() if model.model))
+    for section in ("services", "volumes", "networks"):
         if getattr(args, f"list_{section}"):
             return _lines(sorted(getattr(project, section)))
     if args.list_profiles:
@@ -125,11 +127,9 @@ def _text(ctx: Context, args: argparse.Namespace, loaded: Loaded) -> str:
         separator = "_" if ctx.options.compatibility else "-"
         return _lines(
             sorted(
-                {
-                    service.image or f"{project.name}{separator}{service.name}"
-                    for service in project.services.values()
-                    if not service.provider
-                }
+                service.image or f"{project.name}{separator}{service.name}"
+                for service in project.services.values()
+                if not service.provider
             )
         )
     if args.list_environment:

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+sys.path.insert(0, str(Path(__file__).resolve().parent))
 
+import switches
 from support.compose_cases import cases
 
 PAGE = Path(__file__).resolve().parents[3] / "docs/compose-differences.md"
 HEAD = """# Where loading differs from docker compose on purpose
 
 docker compose here is 2.40. Each difference has a case below `tests/conformance/compose/cases/` with a
-`difference.json`; every other case of the corpus gives the same model or the same refusal. Written by
+`difference.json`, or (for the switches of `config`) an entry in `switches.json` beside them; every other case of the corpus gives the same model or the same refusal. Written by
 `tests/conformance/compose/differences.py`.
 
 | reason | cases |
@@ -30,6 +33,9 @@ def page() -> str:
         difference = case.read("difference.json")
         if difference is not None:
             rows.setdefault(difference["reason"], []).append(f"`{case.name}`")
+    for name, answer in json.loads(switches.ANSWERS.read_text()).items():
+        if "differs" in answer:
+            rows.setdefault(answer["differs"], []).append(f"`{name}`")
     lines = [f"| {reason[0].upper()}{reason[1:]} | {', '.join(names)} |\n" for reason, names in rows.items()]
     return HEAD + "".join(lines) + TAIL
 

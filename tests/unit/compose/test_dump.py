@@ -118,3 +118,12 @@ def test_yaml_of_any_data(data: dict[str, Any]) -> None:
     documents = parse(text, "x", Problems())
     assert plain(documents[0]) == data, text
     assert yaml.safe_load(text) == data
+
+
+def test_keys_come_in_natural_order() -> None:
+    from orchestra.compose.dump import yaml_text
+
+    keys = ["web10", "web2", "WEB_S", "WEB_SERVER_ID", "WEB_SERVERS", "_A", "b"]
+    data = {"services": dict.fromkeys(sorted(keys), "x")}
+    assert [line.split(":")[0].strip() for line in yaml_text(data).splitlines()[1:]] == [
+        "_A", "WEB_S", "WEB_SERVER_ID", "WEB_SERVERS", "b", "web2", "web10"]
