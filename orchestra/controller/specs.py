@@ -93,7 +93,8 @@ def namespaces(service: Service, lookup: Lookup) -> dict[str, str]:
         "cgroup": service.cgroup,
         "userns": service.userns_mode,
     }
-    return {key: _joined(mode, lookup) for key, mode in modes.items() if mode}
+    found = {key: _joined(mode, lookup) for key, mode in modes.items() if mode}
+    return {**found, "userns": service.userns_mode} if service.userns_mode else found
 
 
 def _joined(mode: str, lookup: Lookup) -> str:

@@ -19,13 +19,14 @@ from typing import Any
 from orchestra.engine import devices as devices_of
 from orchestra.engine import process as processes
 from orchestra.engine import resources as limits_of
-from orchestra.engine import security
+from orchestra.engine import security, userns
 from orchestra.engine.accounts import Identity, resolve
 from orchestra.engine.container import Container
 from orchestra.engine.layers import LayerView
 from orchestra.engine.mounts import in_order, oci_mount
 from orchestra.engine.namespaces import PidOf, mode_of, namespaces, shared_with
 from orchestra.engine.parts import Parts
+from orchestra.engine.userns import Range
 from orchestra.errors import OrchestraError
 from orchestra.linux import caps, fs
 from orchestra.runtime import defaults, seccomp
@@ -52,6 +53,8 @@ class Pieces:
     etc: Mapping[str, str]  # container path → host path
     mounts: Sequence[Mapping[str, Any]]
     pid_of: PidOf
+    ids: Range | None = None  # of its user namespace
+    user_of: str = ""  # the container whose user namespace is joined
 
 
 def write(parts: Parts, container: Container, pieces: Pieces, warnings: list[str]) -> dict[str, Any]:
@@ -72,17 +75,18 @@ def build(parts: Parts, container: Container, pieces: Pieces, warnings: list[str
     found = limits_of.resources(service, cpus=os.cpu_count() or 1, swap=_has_swap(), warnings=warnings)
     found["devices"] = [*defaults.device_rules(), *rules]
     linux: dict[str, Any] = {
-        "namespaces": namespaces(spec.namespaces, pieces.pid_of),
+        "namespaces": [*namespaces(spec.namespaces, pieces.pid_of), *_user_namespace(pieces)],
         "resources": found,
         "cgroupsPath": cgroup_path(parts, container),
         "devices": nodes,
+        **(pieces.ids.mappings() if pieces.ids else {}),
     }
     if not service.privileged and not options.unmask:
         linux["maskedPaths"], linux["readonlyPaths"] = defaults.masked_paths(), defaults.readonly_paths()
     profile = _seccomp(options, held, privileged=service.privileged)
     if profile is not None:
         linux["seccomp"] = profile
-    linux["sysctl"] = _sysctls(container)
+    linux["sysctl"] = _sysctls(container, pieces.ids)
     config: dict[str, Any] = {
         "ociVersion": "1.2.0",
         "process": process,
@@ -97,6 +101,12 @@ def build(parts: Parts, container: Container, pieces: Pieces, warnings: list[str
             config["domainname"] = service.domainname
     _other_warnings(container, warnings)
     return config
+
+
+def _user_namespace(pieces: Pieces) -> list[dict[str, Any]]:
+    if pieces.user_of:
+        return [{"type": "user", "path": f"/proc/{pieces.pid_of(pieces.user_of)}/ns/user"}]
+    return [{"type": "user"}] if pieces.ids else []
 
 
 def cgroup_path(parts: Parts, container: Container) -> str:
@@ -189,7 +199,8 @@ def _mounts(
     parts: Parts, container: Container, pieces: Pieces, options: security.SecurityOptions, warnings: list[str]
 ) -> list[dict[str, Any]]:
     service, modes = container.spec.service, container.spec.namespaces
-    found: list[dict[str, Any]] = [_root(parts, container, pieces.layers)]
+    root = _root(parts, container, pieces.layers)
+    found: list[dict[str, Any]] = userns.map_root(root) if pieces.ids else [root]
     basic = defaults.mounts(
         shm_size=service.shm_size or defaults.SHM_SIZE,
         writable_cgroup=service.privileged or options.writable_cgroups,
@@ -233,6 +244,8 @@ def _mounts(
         for r in container.state.mounts
         if r["Destination"] not in targets and r["Type"] in ("tmpfs", "image")
     ]
+    if pieces.ids:
+        records = userns.map_mounts(records)
     taken = targets | {mount["destination"] for mount in records}
     found += [mount for mount in basic if mount["destination"] not in taken]
     return found + in_order([*given, *records])
@@ -327,10 +340,12 @@ def _default_profile(held: tuple[str, ...]) -> dict[str, Any]:
     return seccomp.default_profile(held)
 
 
-def _sysctls(container: Container) -> dict[str, str]:
+def _sysctls(container: Container, ids: Range | None) -> dict[str, str]:
     spec = container.spec
     own_net = mode_of(spec.namespaces, "network") in ("", "none")
     found = dict(defaults.sysctls(network=own_net))
+    if ids and own_net:
+        found["net.ipv4.ping_group_range"] = f"0 {ids.size - 1}"  # the kernel takes mapped ids only
     for key, value in spec.service.sysctls.items():
         if key.startswith("net.") and mode_of(spec.namespaces, "network") == "host":
             raise OrchestraError(f"sysctl {key} cannot be set with the host's network")

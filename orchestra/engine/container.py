@@ -49,6 +49,7 @@ class State:
     mounts: tuple[Record, ...] = ()
     warnings: tuple[str, ...] = ()
     starts: int = 0
+    ids: tuple[int, ...] = ()  # while it runs in a user namespace: first uid, first gid, how many
 
 
 class Container:

@@ -26,8 +26,8 @@ def host_resolver() -> ResolverSettings:
     return ResolverSettings()
 
 
-def write_all(folder: Path, contents: Mapping[str, str]) -> None:
-    """Writes each file in place (0644), keeping its inode."""
+def write_all(folder: Path, contents: Mapping[str, str], *, owner: tuple[int, int] | None = None) -> None:
+    """Writes each file in place (0644, of ``owner``: uid and gid, else root), keeping its inode."""
     for name, text in contents.items():
         descriptor = os.open(folder / name, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
@@ -35,5 +35,7 @@ def write_all(folder: Path, contents: Mapping[str, str]) -> None:
             os.ftruncate(descriptor, 0)
             os.pwrite(descriptor, data, 0)
             os.fchmod(descriptor, 0o644)
+            if owner:
+                os.fchown(descriptor, *owner)
         finally:
             os.close(descriptor)

@@ -30,7 +30,7 @@ class Inside:
     def _place(self, container: Container) -> dict[str, Any]:
         """Where the helper finds the root."""
         if container.running and container.state.pid:
-            return {"pid": container.state.pid}
+            return {"pid": container.state.pid, "user": bool(container.state.ids)}
         layers = self.parts.images.layers(self.parts.images.get(container.spec.image_id))
         bundle.make_upper(self.parts, container, layers)  # takes the mark of the volatile mount away
         root = bundle._root(self.parts, container, layers)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import secrets
 import shutil
+import threading
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
@@ -14,7 +15,7 @@ from typing import Any
 
 from orchestra.backend import ContainerSpec, Publisher
 from orchestra.compose.model import Port
-from orchestra.engine import bundle
+from orchestra.engine import bundle, userns
 from orchestra.engine import ports as port_rules
 from orchestra.engine.container import Container, Joined, State
 from orchestra.engine.health import HealthTracker, effective_probe
@@ -25,6 +26,7 @@ from orchestra.engine.nets import Nets
 from orchestra.engine.parts import Parts
 from orchestra.engine.ports import PortBook
 from orchestra.engine.process import arguments, user_of
+from orchestra.engine.userns import Range
 from orchestra.errors import ConflictError, NotFoundError, OrchestraError
 from orchestra.network import hosts
 from orchestra.network.model import EndpointSpec
@@ -46,6 +48,7 @@ class Life:
         self.parts, self.nets, self.ports, self.volumes = parts, nets, ports, volumes
         self.files = Secrets(parts.paths)
         self.on_running: Callable[[Container], None] = lambda _container: None
+        self._ids_lock = threading.Lock()
         self.on_created: dict[str, Callable[[], None]] = {}  # to be called once, before the program runs
 
     # create
@@ -58,6 +61,7 @@ class Life:
         )
         self._check(container, warnings)
         others = {ref: list(self.parts.registry.get(ref).state.mounts) for ref, _mode in spec.volumes_from}
+        self._ids(container)
         found = records(spec, container.image, others, warnings)
         container.probe = effective_probe(spec.service.healthcheck, container.image)
         container.state.health = "starting" if container.probe else ""
@@ -195,8 +199,14 @@ class Life:
             layers = parts.images.layers(image)
             bundle.make_upper(parts, container, layers)
             warnings = list(state.warnings)
+            ids, user_of = self._claim_ids(container)
             pieces = bundle.Pieces(
-                layers, self._etc(container, endpoints), self._mounts(container, layers), self._pid_of
+                layers,
+                self._etc(container, endpoints, ids),
+                self._mounts(container, layers, ids),
+                self._pid_of,
+                ids,
+                user_of,
             )
             config = bundle.write(parts, container, pieces, warnings)
             container.process = config["process"]
@@ -235,6 +245,39 @@ class Life:
             stdin_open=container.spec.service.stdin_open,
             cgroup_path=bundle.cgroup_path(self.parts, container),
         )
+
+    def _ids(self, container: Container) -> tuple[Range | None, str]:
+        """What ids it is to get, and whose user namespace it joins: that of the container whose network,
+        processes or ipc it shares."""
+        spec = container.spec
+        found = userns.wanted(
+            spec.namespaces.get("userns", ""), privileged=spec.service.privileged, modes=spec.namespaces
+        )
+        shared = joined(spec.namespaces) if found else []
+        for ref in shared:
+            other = self.parts.registry.get(ref)
+            if other.running and not other.state.ids:
+                raise ConflictError(
+                    f"{container.name} wants a user namespace, and {other.name}, whose namespaces it shares, has none",
+                    hint=f'set userns_mode of {other.name} to the same, or this one\'s to "host"',
+                )
+        return found, shared[0] if shared else ""
+
+    def _claim_ids(self, container: Container) -> tuple[Range | None, str]:
+        found, user_of = self._ids(container)
+        if found is None:
+            container.state.ids = ()
+            return None, ""
+        if user_of:
+            uid, gid, size = self.parts.registry.get(user_of).state.ids
+            container.state.ids = (uid, gid, size)
+            return Range(size, False, uid, gid), user_of
+        with self._ids_lock:
+            if found.own:
+                used = [c.state.ids[0] for c in self.parts.registry.all() if c.state.ids]
+                found = found.at(userns.free_start(used))
+            container.state.ids = (found.uid, found.gid, found.size)
+        return found, ""
 
     def _pid_of(self, ref: str) -> int:
         other = self.parts.registry.get(ref)
@@ -285,6 +328,7 @@ class Life:
         self.nets.release(container)
         self.files.remove(container.id)
         container.state.pid = 0
+        container.state.ids = ()
         container.state.ports = tuple(replace(p, published_port=0) for p in container.state.ports)
         if had_ports:
             self.nets.sync()
@@ -307,15 +351,15 @@ class Life:
 
     # files and mounts of a start
 
-    def _etc(self, container: Container, endpoints: list[EndpointSpec]) -> dict[str, str]:
+    def _etc(self, container: Container, endpoints: list[EndpointSpec], ids: Range | None) -> dict[str, str]:
         """/etc/hosts, hostname and resolv.conf; another container's when its network is shared."""
         other = shared_with(container.spec.namespaces, "network")
         folder = self.parts.etc(self.parts.registry.get(other).id if other else container.id)
         if not other:
-            self._write_etc(container, endpoints)
+            self._write_etc(container, endpoints, ids)
         return {f"/etc/{name}": str(folder / name) for name in ("hosts", "hostname", "resolv.conf")}
 
-    def _write_etc(self, container: Container, endpoints: list[EndpointSpec]) -> None:
+    def _write_etc(self, container: Container, endpoints: list[EndpointSpec], ids: Range | None) -> None:
         service = container.spec.service
         hostname = self.parts.hostname(container)
         resolver = hosts.container_resolver(
@@ -334,6 +378,7 @@ class Life:
                 "hostname": hosts.hostname_file(hostname),
                 "resolv.conf": hosts.resolv_conf(resolver),
             },
+            owner=(ids.uid, ids.gid) if ids else None,
         )
 
     def _hosts_text(self, container: Container, addresses: list[str], endpoints: list[EndpointSpec]) -> str:
@@ -352,7 +397,7 @@ class Life:
     def _hosts(self, container: Container, places: dict[str, Joined]) -> None:
         del places  # the addresses were known when the file was written
 
-    def _mounts(self, container: Container, layers: list[Path]) -> list[dict[str, Any]]:
+    def _mounts(self, container: Container, layers: list[Path], ids: Range | None) -> list[dict[str, Any]]:
         """OCI mounts of binds, volumes and granted files."""
         from orchestra.engine.mounts import oci_mount
 
@@ -362,7 +407,8 @@ class Life:
                 prepare_bind(record)
                 found.append(oci_mount(record, lambda _target: []))
             elif record["Type"] == "volume":
-                found.append(self._volume_mount(container, record, layers))
+                mount = self._volume_mount(container, record, layers)
+                found += userns.map_mounts([mount]) if ids else [mount]
         granted = [
             GrantedFile(
                 f.target,
@@ -375,7 +421,11 @@ class Life:
             )
             for f in container.spec.files
         ]
-        return found + self.files.prepare(container.id, granted) if granted else found
+        if not granted:
+            return found
+        return found + self.files.prepare(
+            container.id, granted, ids=(ids.uid, ids.gid, ids.size) if ids else None
+        )
 
     def _volume_mount(self, container: Container, record: Record, layers: list[Path]) -> dict[str, Any]:
         name = record["Name"]

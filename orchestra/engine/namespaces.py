@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from orchestra.errors import OrchestraError, UnsupportedError
+from orchestra.errors import OrchestraError
 
 PidOf = Callable[[str], int]
 """The pid of a running container by id; raises when it does not run."""
@@ -42,11 +42,6 @@ def namespaces(modes: Mapping[str, str], pid_of: PidOf) -> list[dict[str, Any]]:
             raise OrchestraError(
                 f'invalid {kind} mode "{mode}"', hint="use host, service:NAME or container:NAME"
             )
-    userns = modes.get("userns", "")
-    if userns not in ("", "host"):
-        raise UnsupportedError(
-            f'userns_mode "{userns}" is not supported', hint="leave it out, or use host (the default)"
-        )
     return found
 
 

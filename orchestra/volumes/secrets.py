@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -58,8 +58,11 @@ class Secrets:
             hint="mount a tmpfs on /dev/shm",
         )
 
-    def prepare(self, container_id: str, files: Sequence[GrantedFile]) -> list[dict[str, Any]]:
-        """Writes the container's files (anew at each start) and returns the OCI mounts that show them."""
+    def prepare(
+        self, container_id: str, files: Sequence[GrantedFile], *, ids: tuple[int, int, int] | None = None
+    ) -> list[dict[str, Any]]:
+        """Writes the container's files (anew at each start) and returns the OCI mounts that show them.
+        ``ids`` are the first uid, first gid and number of ids of its user namespace."""
         self.remove(container_id)
         mounts = []
         for number, file in enumerate(files):
@@ -69,12 +72,19 @@ class Secrets:
                 )
             if file.data is None and not (file.uid or file.gid or file.mode is not None):
                 source = _existing(file)
+                if ids:  # the host's owner would be nobody inside
+                    info = os.stat(source)
+                    uid, gid = (n if n < ids[2] else 0 for n in (info.st_uid, info.st_gid))
+                    file = replace(file, uid=str(uid), gid=str(gid), mode=info.st_mode & 0o7777)
+                    source = self._write(container_id, number, file, ids)
             else:
-                source = self._write(container_id, number, file)
+                source = self._write(container_id, number, file, ids)
             mounts.append(_mount(source, file.target))
         return mounts
 
-    def _write(self, container_id: str, number: int, file: GrantedFile) -> str:
+    def _write(
+        self, container_id: str, number: int, file: GrantedFile, ids: tuple[int, int, int] | None
+    ) -> str:
         base = self.base()
         base.mkdir(mode=0o700, exist_ok=True)
         info = os.lstat(base)
@@ -87,7 +97,12 @@ class Secrets:
         with os.fdopen(fd, "wb") as out:
             out.write(file.data if file.data is not None else _read(file))
             out.flush()
-            os.fchown(out.fileno(), _number(file, "uid", file.uid), _number(file, "gid", file.gid))
+            uid, gid = _number(file, "uid", file.uid), _number(file, "gid", file.gid)
+            if ids and max(uid, gid) >= ids[2]:
+                raise OrchestraError(
+                    f"{file.name or file.target}: owner {uid}:{gid} is not in its user namespace"
+                )
+            os.fchown(out.fileno(), uid + (ids[0] if ids else 0), gid + (ids[1] if ids else 0))
             os.fchmod(out.fileno(), DEFAULT_MODE if file.mode is None else file.mode & 0o7777)
         return str(path)
 

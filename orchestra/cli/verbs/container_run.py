@@ -177,7 +177,11 @@ def run_run(context: Context, args: argparse.Namespace) -> int:
 
     if args.detach and args.attach:
         raise UsageError("conflicting options: -a and -d")
-    info = _create(context, args)
+    try:
+        info = _create(context, args)
+    except OrchestraError as error:
+        error.exit_code = 125  # as docker run: the command itself never began
+        raise
     if args.detach:
         _or_discard(
             context, info, lambda: context.client.call("container_do", {"verb": "start", "ref": info["id"]})
@@ -272,7 +276,7 @@ def spec(context: Context, args: argparse.Namespace) -> dict[str, Any]:
                 "userns": args.userns,
                 "cgroup": args.cgroupns,
             }.items()
-            if value and value not in ("private", "shareable")
+            if value and (key == "userns" or value not in ("private", "shareable"))
         },
         "restart": restart(args),
     }

@@ -1,0 +1,177 @@
+"""User namespaces of containers: whose ids a container gets, and what that changes in its OCI configuration.
+
+On disk every file keeps the ids that it has inside: the image's layers, the container's own and its volumes
+are mounted with their ids mapped (mount_setattr(2), MOUNT_ATTR_IDMAP). So a range is chosen anew at each
+start, and a volume means the same with a user namespace and without. Bind mounts are the host's and are not
+mapped: what no id of the container owns shows as nobody's.
+
+``userns_mode``: ``host`` none; ``auto`` (or ``private``) a range of its own, ``auto:size=N`` for N ids. Without
+one the key ``userns-remap`` of the engine's settings decides, as dockerd's: ``default`` one range for all,
+``auto``, or ``user[:group]`` with their entries in /etc/subuid and /etc/subgid.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from orchestra.errors import ConflictError, Location, OrchestraError, UnsupportedError
+
+SETTINGS = Path("/etc/orchestra/daemon.json")
+SIZE = 65536
+FIRST, END = 0x70000000, 0x7FFE0000  # what systemd leaves to others: 4094 ranges
+_OWNER = "orchestra"  # whose entries in /etc/subuid and /etc/subgid "default" takes, where there are some
+_KEYS = {"userns-remap"}
+
+
+@dataclass(frozen=True, slots=True)
+class Range:
+    """``size`` ids from ``uid`` and ``gid`` on; the container's 0 is their first. ``own`` ranges are shared with
+    no other container; their start is chosen when it starts."""
+
+    size: int = SIZE
+    own: bool = True
+    uid: int = 0
+    gid: int = 0
+
+    def at(self, start: int) -> Range:
+        return Range(self.size, True, start, start)
+
+    def mappings(self) -> dict[str, list[dict[str, int]]]:
+        return {
+            key: [{"containerID": 0, "hostID": first, "size": self.size}]
+            for key, first in (("uidMappings", self.uid), ("gidMappings", self.gid))
+        }
+
+
+def wanted(mode: str, *, privileged: bool, modes: Mapping[str, str]) -> Range | None:
+    """What a container with this ``userns_mode`` gets; None for the host's ids. Raises OrchestraError for what
+    contradicts it."""
+    found = _by_mode(mode) if mode else _by_default(remap_setting())
+    if found is None:
+        return None
+    refused = ["privileged"] if privileged else []
+    refused += [f"{kind}: host" for kind in ("network", "pid", "ipc", "uts") if modes.get(kind) == "host"]
+    if refused:
+        raise ConflictError(
+            f"{' and '.join(refused)} cannot be had with a user namespace", hint='set userns_mode to "host"'
+        )
+    return found
+
+
+def _by_mode(mode: str) -> Range | None:
+    if mode == "host":
+        return None
+    word, _, options = mode.partition(":")
+    if word == "private" and not options:
+        return Range()
+    if word != "auto":
+        raise UnsupportedError(
+            f'userns_mode "{mode}" is not supported', hint="use host, auto, auto:size=NUMBER or private"
+        )
+    size = SIZE
+    for option in filter(None, options.split(",")):
+        key, _, value = option.partition("=")
+        if key != "size" or not value.isdigit() or not 1 <= int(value) <= SIZE:
+            raise UnsupportedError(
+                f'userns_mode "{mode}": option "{option}" is not supported',
+                hint=f"size=NUMBER from 1 to {SIZE} is",
+            )
+        size = int(value)
+    return Range(size)
+
+
+def _by_default(remap: str) -> Range | None:
+    if not remap:
+        return None
+    if remap == "auto":
+        return Range()
+    if remap == "default":
+        uid, gid = _entry("/etc/subuid", _OWNER), _entry("/etc/subgid", _OWNER)
+        if not (uid and gid):
+            return Range(SIZE, False, FIRST, FIRST)
+    else:
+        user, _, group = remap.partition(":")
+        uid, gid = _entry("/etc/subuid", user), _entry("/etc/subgid", group or user)
+        if not (uid and gid):
+            raise OrchestraError(
+                f"userns-remap {remap}: /etc/subuid and /etc/subgid have no range for it",
+                hint=f"add for example {user}:100000:65536 to both",
+            )
+    return Range(min(uid[1], gid[1]), False, uid[0], gid[0])
+
+
+def _entry(path: str, name: str) -> tuple[int, int] | None:
+    """The first range of subuid(5) for the name: (start, size)."""
+    try:
+        lines = Path(path).read_text(errors="replace").splitlines()
+    except OSError:
+        return None
+    for line in lines:
+        owner, _, rest = line.strip().partition(":")
+        start, _, size = rest.partition(":")
+        if owner == name and start.isdigit() and size.isdigit() and int(size) > 0:
+            return int(start), int(size)
+    return None
+
+
+def remap_setting(path: Path | None = None) -> str:
+    """``userns-remap`` of /etc/orchestra/daemon.json (or the file that ORCHESTRA_SETTINGS names)."""
+    place = path or Path(os.environ.get("ORCHESTRA_SETTINGS") or SETTINGS)
+    try:
+        text = place.read_text("utf-8")
+    except FileNotFoundError:
+        return ""
+    try:
+        data = json.loads(text)
+    except ValueError as problem:
+        line = getattr(problem, "lineno", 1)
+        raise OrchestraError(
+            f"the settings are no JSON: {problem}", location=Location(str(place), line)
+        ) from None
+    unknown = sorted(set(data) - _KEYS) if isinstance(data, dict) else ["(no object)"]
+    if unknown:
+        raise OrchestraError(
+            f"unknown setting {', '.join(unknown)}",
+            hint="known: userns-remap",
+            location=Location(str(place), 1),
+        )
+    return str(data.get("userns-remap") or "")
+
+
+def free_start(used: Iterable[int]) -> int:
+    """The start of the first range that none of ``used`` (starts) lies in. Each has room for the largest."""
+    taken = {(start - FIRST) // SIZE for start in used if FIRST <= start < END}
+    for slot in range((END - FIRST) // SIZE):
+        if slot not in taken:
+            return FIRST + slot * SIZE
+    raise ConflictError(
+        "all ranges of user ids are in use", hint="stop some containers with userns_mode auto"
+    )
+
+
+def map_root(root: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The overlay of the container's root with its layers mapped."""
+    return [{**root, "options": [*root["options"], "idmap"]}]
+
+
+def map_mounts(mounts: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Mounts of volumes, with their ids mapped. File systems that would have to be mounted inside the
+    namespace are refused where the kernel would."""
+    found = []
+    for mount in mounts:
+        options = list(mount["options"])
+        if "bind" in options or "rbind" in options or mount.get("type") == "bind":
+            found.append({**mount, "options": [*options, "idmap"]})
+        elif mount.get("type") == "tmpfs":
+            found.append(dict(mount))
+        else:
+            raise UnsupportedError(
+                f"a volume of type {mount.get('type')} at {mount['destination']} cannot be mounted in a user namespace",
+                hint='set userns_mode to "host"',
+            )
+    return found
