@@ -11,7 +11,7 @@ from orchestra.compose.model import Device, Mount, Port, Service, TmpfsOptions
 from orchestra.engine import mounts, namespaces, ports, security
 from orchestra.engine.devices import devices
 from orchestra.engine.stop import signal_number
-from orchestra.errors import ConflictError, NotFoundError, OrchestraError, UnsupportedError
+from orchestra.errors import ConflictError, NotFoundError, OrchestraError
 from orchestra.store.store import Store
 
 KNOWN = {"CAP_KILL", "CAP_CHOWN", "CAP_NET_ADMIN", "CAP_SYS_TIME"}
@@ -112,8 +112,6 @@ def test_namespace_modes() -> None:
     found = namespaces.namespaces({"pid": "host", "ipc": "container:x", "network": "none"}, lambda _ref: 42)
     assert {"type": "ipc", "path": "/proc/42/ns/ipc"} in found
     assert [one["type"] for one in found] == ["mount", "network", "ipc", "uts", "cgroup"]
-    with pytest.raises(UnsupportedError):
-        namespaces.namespaces({"userns": "1000:1000"}, lambda _ref: 0)
     with pytest.raises(OrchestraError, match="invalid pid mode"):
         namespaces.namespaces({"pid": "what"}, lambda _ref: 0)
 
