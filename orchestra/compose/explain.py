@@ -37,6 +37,7 @@ class Explanation:
     path: str
     now: Setting
     replaced: tuple[Setting, ...] = ()
+    parts: tuple[str, ...] = ()  # where values below a map or list come from, if from elsewhere too
     variables: tuple[Variable, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
@@ -44,6 +45,7 @@ class Explanation:
             "path": self.path,
             **_setting(self.now),
             "replaced": [_setting(item) for item in self.replaced],
+            "parts": list(self.parts),
             "variables": [
                 {"name": item.name, "value": item.value, "places": list(item.places)}
                 for item in self.variables
@@ -72,39 +74,131 @@ def explain(loaded: Loaded, text: str) -> Explanation | None:
     replaced: list[Setting] = []
     older = node.previous
     while older is not None and len(replaced) < 100:
-        replaced.append(_describe(older))
+        replaced.append(_describe(older, path[-1:]))
         older = older.previous
-    return Explanation(path_text(path), _describe(node), tuple(replaced), _variables(loaded, node))
+    now = _describe(node, path[-1:])
+    return Explanation(
+        path_text(path), now, tuple(replaced), _parts(node, now), _variables(loaded, node, now.location.file)
+    )
 
 
-def variable(loaded: Loaded, name: str) -> Variable:
-    """Where a variable of the project's environment was set."""
+def variable(loaded: Loaded, name: str, file: str = "") -> Variable:
+    """Where a variable was set, in the environment of ``file`` (an included one has its own) or else of
+    the project, or else of the first included file that has one."""
     context = loaded.context
+    if file:
+        context = context.scopes.get(file, context)
+    elif name not in context.environment:
+        context = next((item for item in context.scopes.values() if name in item.environment), context)
     return Variable(name, context.environment.get(name), context.variable_origins.get(name, ()))
 
 
-def _variables(loaded: Loaded, node: Node) -> tuple[Variable, ...]:
-    names: dict[str, None] = {}
-    _collect(node, names)
-    return tuple(variable(loaded, name) for name in names)
+def missing_hint(loaded: Loaded, text: str) -> str:
+    """What helps when nothing is at a path and no variable is called like it."""
+    from orchestra.compose.suggest import nearest
+
+    parts = _split(text)
+    for length in range(len(parts) - 1, -1, -1):
+        found = _find(loaded.tree, parts[:length], (), loaded.tree)
+        if found is not None:
+            break
+    else:
+        return "a path looks like services.web.environment.DEBUG"
+    path, node = found
+    where, word = path_text(path), ".".join(parts[length:])
+    if isinstance(node, Sequence):
+        count = len(node.items)
+        return (
+            f"{where} is a list: its items are {where}[0] to [{count - 1}]" if count else f"{where} is empty"
+        )
+    if not isinstance(node, Mapping):
+        return f"{where} is a value, nothing is below it"
+    applied = _APPLIED.get(parts[length])
+    if applied and len(path) in (0, 2):
+        return applied.format(where)
+    near = nearest(word, node.items) or nearest(parts[length], node.items)
+    if near:
+        return f"did you mean {path_text((*path, near))}?"
+    if not path and word:
+        near = nearest(word, loaded.context.environment)
+        if near:
+            return f"did you mean the variable {near}?"
+    return f"there are: {', '.join(sorted(node.items)) or 'no keys'}"
 
 
-def _collect(node: Node, names: dict[str, None]) -> None:
+_APPLIED = {
+    "env_file": "it has been read: ask for a variable in {}.environment",
+    "label_file": "it has been read: ask for a label in {}.labels",
+    "extends": "it has been applied: ask for a value of {}",
+    "include": "it has been applied: ask for a value",
+}
+
+
+_MADE = ("default", "derived")
+
+
+def _parts(node: Node, now: Setting) -> tuple[str, ...]:
+    """The origins of what is below a map or list, without its own."""
+    found: dict[str, None] = {}
+    if not isinstance(node, Scalar):
+        _origins(node, found)
+    for known in (now.origin, *_MADE):
+        found.pop(known, None)
+    return tuple(found)
+
+
+def _origins(node: Node, found: dict[str, None]) -> None:
     if isinstance(node, Scalar):
-        names.update(dict.fromkeys(node.variables))
+        if node.location.file:
+            found[str(node.origin)] = None
+        return
+    for child in node.items.values() if isinstance(node, Mapping) else node.items:
+        _origins(child, found)
+
+
+def _variables(loaded: Loaded, node: Node, file: str) -> tuple[Variable, ...]:
+    names: dict[tuple[str, str], None] = {}
+    _collect(node, file, names)
+    found = {}
+    for name, place in names:
+        item = variable(loaded, name, place or "-")
+        found[item.name, item.value, item.places] = item
+    return tuple(found.values())
+
+
+def _collect(node: Node, file: str, names: dict[tuple[str, str], None]) -> None:
+    file = node.location.file or file
+    if isinstance(node, Scalar):
+        names.update(((name, file), None) for name in node.variables)
     else:
         for child in node.items.values() if isinstance(node, Mapping) else node.items:
-            _collect(child, names)
+            _collect(child, file, names)
 
 
-def _describe(node: Node) -> Setting:
+def _describe(node: Node, key: Path) -> Setting:
+    """``key`` is the last step to the node: an item ``K=V`` of a list that stood for a map shows V."""
     raw = node.raw if isinstance(node, Scalar) else None
-    return Setting(plain(node), node.location, str(node.origin), raw)
+    value, origin, file = plain(node), str(node.origin), node.location.file
+    if isinstance(value, str) and key and isinstance(key[0], str) and value.startswith(key[0] + "="):
+        value = value[len(key[0]) + 1 :]
+    if not isinstance(node, Scalar) and file and file not in origin and origin not in _MADE:
+        origin = f"file {file}"  # a merged map keeps the place, but not the origin, of the later one
+    return Setting(value, node.location, origin, raw)
 
 
 def find(root: Mapping, text: str) -> tuple[Path, Node] | None:
     """The node a dotted path means; keys may hold dots themselves (the longest key is tried first)."""
-    return _find(root, text.replace("[", ".").replace("]", "").split("."), (), root)
+    return _find(root, _split(text), (), root)
+
+
+def _split(text: str) -> list[str]:
+    """The steps of a path; ``["a.b"]`` and ``[0]`` are steps too."""
+    if '"' not in text and "'" not in text:
+        return text.replace("[", ".").replace("]", "").split(".")
+    import re
+
+    steps = re.findall(r"""\[(?:"([^"]*)"|'([^']*)'|([^\]]*))\]|([^.\[]+)""", text)
+    return ["".join(step) for step in steps]
 
 
 def _find(node: Node, parts: list[str], path: Path, root: Mapping) -> tuple[Path, Node] | None:

@@ -135,6 +135,7 @@ class Includer:
             else os.path.dirname(absolute[0][0])
         )
         context = self._context(entry, parent, folder, path)
+        context.scopes.update((item.shown, context) for item in sources)
         return Application(sources, context, folder, chain)
 
     def _context(self, entry: Entry, parent: Application, folder: str, path: Path) -> LoadContext:

@@ -64,6 +64,8 @@ class LoadContext:
     file_values: dict[tuple[str, str], str] = field(default_factory=dict)
     """(``secrets`` or ``configs``, key) → the value of its ``environment`` variable, resolved in the
     environment of the file it came from (an included one has its own)."""
+    scopes: dict[str, LoadContext] = field(default_factory=dict)
+    """Included file (as shown) → its context, whose variables may be others (shared by all contexts)."""
     disabled: dict[str, str] = field(default_factory=dict)
     """Service → why it is not active (``profile`` or ``selection``); filled before binding."""
 

@@ -68,6 +68,8 @@ def run(ctx: Context, args: argparse.Namespace) -> int:
         flags: dict[str, Any] = {name: getattr(args, name) for name in FLAGS}
         if args.list_profiles:
             ctx.options.profile[:] = ["*"]
+        if args.explain:
+            ctx.options.all_resources = True  # unused ones can be asked for too
         loaded = _load(ctx, args, flags)
     except ComposeError as error:
         if args.format != "json":
@@ -246,7 +248,7 @@ def _explain(loaded: Loaded, args: argparse.Namespace) -> str:
         )
     variable = explain.variable(loaded, name)
     if variable.value is None and not (name.isidentifier() and _mentioned(loaded, name)):
-        raise NotFoundError(f"nothing is set at {wanted}", hint=_path_hint(loaded, wanted))
+        raise NotFoundError(f"nothing is set at {wanted}", hint=explain.missing_hint(loaded, wanted))
     if args.format == "json":
         return (
             json.dumps({"name": variable.name, "value": variable.value, "places": list(variable.places)})
@@ -262,26 +264,12 @@ def _mentioned(loaded: Loaded, name: str) -> bool:
     return any(isinstance(node, Scalar) and name in node.variables for _path, node in walk(loaded.tree))
 
 
-def _path_hint(loaded: Loaded, wanted: str) -> str:
-    from orchestra.compose import explain
-    from orchestra.compose.suggest import nearest
-    from orchestra.compose.tree import Mapping
-
-    head, _, last = wanted.rpartition(".")
-    node = explain.find(loaded.tree, head) if head else ((), loaded.tree)
-    if node is not None and isinstance(node[1], Mapping):
-        near = nearest(last, node[1].items)
-        if near:
-            return f"did you mean {head + '.' if head else ''}{near}?"
-        return f"there are: {', '.join(sorted(node[1].items)) or 'no keys'}"
-    return "a path looks like services.web.environment.DEBUG"
-
-
 def _told(found: Explanation) -> str:
     lines = [f"{found.path} = {_shown(found.now.value)}", f"  set by {_place(found.now)}"]
     if found.now.raw is not None and "$" in found.now.raw:
         lines.append(f"  written as {found.now.raw}")
     lines += [f"  replaces {_shown(item.value)} of {_place(item)}" for item in found.replaced]
+    lines += [f"  with parts of {part}" for part in found.parts]
     for variable in found.variables:
         lines += _variable_lines(variable, "  ")
     return _lines(lines)
