@@ -323,7 +323,6 @@ def _literal_fits(text: str) -> bool:
     return (
         _PRINTABLE.fullmatch(text) is not None
         and not text.endswith(" ")
-        and not text.startswith("\n ")
         and "\n" in text.rstrip("\n") + "\n"
         and text.strip("\n ") != ""
     )

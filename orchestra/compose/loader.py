@@ -220,10 +220,13 @@ class Loader:
             for document in documents:
                 self._document(root, document, item, application)
                 empty = False
-        if empty:
-            raise problems.fail("the compose file is empty", Location(application.sources[0].shown, 1, 1))
+        place = Location(application.sources[0].shown, 1, 1)
         if application.chain:
+            if empty:
+                problems.warn("the included file is empty", place)
             problems.check()
+        elif empty or not root.items:
+            raise problems.fail("the compose file is empty", place)
         normalize.defaults(root, context)
         check.check(root, context, problems)
         if application.chain:

@@ -24,6 +24,8 @@ docker compose here is 2.40. Each difference has a case below `tests/conformance
 """
 TAIL = """| A number that is not finite (`.inf`, `.nan`) is an error anywhere; docker compose fails only when it prints JSON | unit tests |
 | A bare date below an `x-` key stays the text that was written; docker compose prints a timestamp | unit tests |
+| `--hash` prints digests of our own, which leave out what does not shape a container | unit tests |
+| `--resolve-image-digests` and `--lock-image-digests` take the digests of the local store; docker compose asks the registry | unit tests |
 """
 
 

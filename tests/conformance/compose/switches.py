@@ -109,7 +109,6 @@ REASONS = {
 }
 OTHERS = {
     HOME: "an undefined reference of a service that was not asked for does not matter",
-    "real-elk": "a text that begins with a line end is double-quoted; docker compose writes a block with an indentation indicator",
 }
 
 

@@ -4,8 +4,8 @@ Takes cases of the conformance corpus, edits their files at random (bytes, lines
 other cases) and their options, and takes them through load, config output in both formats, the second
 load of that output, the hashes and the explanations. A find is anything but an answer or a ComposeError,
 more than ``SECONDS`` for one input, or more memory than ``MEMORY``. Each find is printed once (by the
-place where it happened) and kept as a directory, whose name is printed: put it into
-``test_fuzz_finds.py`` or the corpus. The exit code is 1 if there was any.
+place where it happened) and kept as a directory, whose name is printed: make a case
+of the corpus of it. The exit code is 1 if there was any.
 """
 
 from __future__ import annotations
@@ -201,7 +201,9 @@ def exercise(options: LoadOptions, seed: random.Random) -> None:
         found = explain.explain(loaded, path)
         if found is not None:
             json.dumps(found.to_dict())
-    explain.explain(loaded, seed.choice(["", ".", "services..", "services.x[", "services.a.ports[99]", "[0]"]))
+    path = seed.choice(["", ".", "services..", "services.x[", "services.a.ports[99]", "[0]", *(f"{path}.x" for path in paths[:9])])
+    if explain.explain(loaded, path) is None:
+        assert explain.missing_hint(loaded, path)
 
 
 def _again(text: str, options: LoadOptions, loaded: Any) -> None:
