@@ -12,17 +12,19 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING, Any
 
 from orchestra.controller.wire import Wire
 from orchestra.errors import OrchestraError
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any, TypeAlias
+
     from orchestra.paths import Paths
 
 PATIENCE = 60.0  # seconds for a daemon to come up
 
-OnProgress = Callable[[dict[str, Any]], None]
+OnProgress: TypeAlias = "Callable[[dict[str, Any]], None]"
 
 
 class Client:

@@ -5,17 +5,19 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any, TextIO
 
-from orchestra.cli.client import Client
 from orchestra.errors import OrchestraError
-from orchestra.paths import Paths
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any, TextIO
+
+    from orchestra.cli.client import Client
     from orchestra.cli.main import Globals
     from orchestra.compose.model import Project
     from orchestra.compose.options import LoadOptions
     from orchestra.events import Progress
+    from orchestra.paths import Paths
 
 
 NO_FILE = "no compose file found"
@@ -30,7 +32,8 @@ class Context:
         self.options, self.environ, self.cwd = options, environ, cwd
         self.stdout, self.stderr = stdout, stderr
         self._renderer: Any = None
-        self.refresh()
+        self._paths: Paths | None = None
+        self._client: Client | None = None
 
     @classmethod
     def make(cls, options: Globals, environ: dict[str, str]) -> Context:
@@ -42,8 +45,24 @@ class Context:
 
     def refresh(self) -> None:
         """After the options changed."""
-        self.paths = Paths.from_environment(self.environ, root=self.options.root)
-        self.client = Client(self.paths, self.environ)
+        self._paths = self._client = None
+
+    @property
+    def paths(self) -> Paths:
+        """The engine's places. Made when asked for: verbs that only read files need none."""
+        if self._paths is None:
+            from orchestra.paths import Paths
+
+            self._paths = Paths.from_environment(self.environ, root=self.options.root)
+        return self._paths
+
+    @property
+    def client(self) -> Client:
+        if self._client is None:
+            from orchestra.cli.client import Client
+
+            self._client = Client(self.paths, self.environ)
+        return self._client
 
     # the project
 

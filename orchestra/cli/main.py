@@ -9,13 +9,14 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
 
 from orchestra.cli.table import GROUPS, HIDDEN, SUMMARIES, VERBS
 from orchestra.errors import OrchestraError
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     import argparse
+    from typing import Any
 
     from orchestra.cli.context import Context
 
@@ -68,8 +69,17 @@ class Globals:
 
 
 def entry() -> None:
-    """The console script."""
-    sys.exit(main(sys.argv[1:]))
+    """The console script. It ends without taking the interpreter apart, which costs 5 to 10 ms."""
+    import gc
+
+    gc.set_threshold(50_000, 20, 20)  # what a command makes, it keeps until its end
+    code = main(sys.argv[1:])
+    try:
+        sys.stdout.flush()
+        sys.stderr.flush()
+    except BrokenPipeError:
+        code = 141
+    os._exit(code)
 
 
 def main(argv: Sequence[str]) -> int:
@@ -176,7 +186,21 @@ def make_parser(name: str) -> argparse.ArgumentParser:
             raise OrchestraError(message, hint=f"see orchestra {name} --help")
 
     summary = SUMMARIES.get(name, "")
-    return Parser(prog=f"orchestra {name}", description=summary, allow_abbrev=False)
+    return Parser(
+        prog=f"orchestra {name}", description=summary, allow_abbrev=False, formatter_class=_formatter
+    )
+
+
+def _formatter(prog: str) -> argparse.HelpFormatter:
+    """With a width: else argparse loads shutil, to ask for one, for each argument that it is told of."""
+    import argparse
+
+    columns = os.environ.get("COLUMNS", "")
+    try:
+        width = int(columns) if columns.isdigit() and int(columns) else os.get_terminal_size().columns
+    except OSError:
+        width = 80
+    return argparse.HelpFormatter(prog, width=max(20, width - 2))
 
 
 def _add_globals(parser: argparse.ArgumentParser) -> None:

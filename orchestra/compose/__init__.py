@@ -5,9 +5,10 @@ Names are imported when first used, so that importing the package costs nothing.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from orchestra.compose.diagnostics import ComposeError, Problem
     from orchestra.compose.loader import Loaded, load, load_full
     from orchestra.compose.model import Project

@@ -10,10 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import lru_cache
-from typing import Any, Literal
 
 from orchestra.compose import units
 from orchestra.compose.tree import scalar_text
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Literal, TypeAlias
 
 
 class Form:
@@ -25,8 +28,8 @@ class Form:
         self.dropped = False
 
 
-Strict = Form | Literal[False]
-Convert = Callable[[Any, Strict], Any]
+Strict: TypeAlias = "Form | Literal[False]"
+Convert: TypeAlias = "Callable[[Any, Strict], Any]"
 NOTHING: Any = object()  # left out
 
 

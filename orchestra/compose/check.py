@@ -9,7 +9,6 @@ the active ones.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
 
 from orchestra.compose import canon, check_words, units
 from orchestra.compose.diagnostics import Problems
@@ -19,7 +18,11 @@ from orchestra.compose.suggest import nearest
 from orchestra.compose.tree import Mapping, Node, Path, Scalar, Sequence, get, mapping, plain, scalar_text
 from orchestra.errors import Location
 
-Parse = Callable[[Any], object]
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, TypeAlias
+
+Parse: TypeAlias = "Callable[[Any], object]"
 
 
 def check(tree: Mapping, ctx: LoadContext, problems: Problems) -> None:

@@ -7,11 +7,14 @@ carries every problem found so far; its text is ready to print.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 from orchestra.compose.record import record
 from orchestra.compose.tree import Path, path_text
 from orchestra.errors import Location, OrchestraError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 LIMIT = 50  # problems printed; the rest is counted
 LONGEST = 2000  # characters of a line that is kept with a problem

@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, field
 
 from orchestra.compose import merge
 from orchestra.compose.diagnostics import ComposeError, Problems
+from orchestra.compose.record import field, shape
 from orchestra.compose.source import join
 from orchestra.compose.tree import Mapping, Node, Origin, Path, Scalar, clone, kind_name
 from orchestra.errors import Location
@@ -21,7 +21,7 @@ from orchestra.errors import Location
 MAX_CHAIN = 100
 
 
-@dataclass(slots=True, eq=False, repr=False)
+@shape
 class Frame:
     """``services`` in which names are looked up; ``folder`` is absolute; ``tags`` the places of !reset
     and !override."""

@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import replace
 from itertools import pairwise
 
 from orchestra.compose import merge
 from orchestra.compose.diagnostics import Problems
 from orchestra.compose.options import LoadContext, LoadOptions
-from orchestra.compose.record import record
+from orchestra.compose.record import record, replace
 from orchestra.compose.source import Source, add_env_file, is_remote, join, read_source
 from orchestra.compose.tree import Mapping, Node, Path, Scalar, Sequence, kind_name, plain
 from orchestra.errors import Location

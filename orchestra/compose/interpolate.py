@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
 
 from orchestra.compose import tree
 from orchestra.compose.diagnostics import Problems
 from orchestra.compose.tree import Mapping as MappingNode
 from orchestra.compose.tree import Node, Path, Scalar, Sequence, Value, path_text, scalar_text
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 Lookup = Callable[[str], str | None]
 

@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import os
 from functools import partial
-from typing import TYPE_CHECKING
 
 from orchestra.compose import bounds, envfiles, merge, profiles, source
 from orchestra.compose.diagnostics import Problem, Problems
@@ -32,6 +31,7 @@ from orchestra.compose.source import Source, read_source
 from orchestra.compose.tree import Mapping, Node, Origin, Path, Scalar, get, kind_name, scalar_text
 from orchestra.errors import Location
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from orchestra.compose.model import Project
 

@@ -7,7 +7,6 @@ nested dictionaries walked along with the tree (``*`` stands for any key).
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 from orchestra.compose.diagnostics import Problems
 from orchestra.compose.tree import (
@@ -24,7 +23,11 @@ from orchestra.compose.tree import (
     supersede,
 )
 
-Table = dict[str, Any]
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, TypeAlias
+
+Table: TypeAlias = "dict[str, Any]"
 
 
 def _table(rules: dict[str, str]) -> Table:

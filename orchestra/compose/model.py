@@ -8,10 +8,9 @@ nobody changes after loading. ``extensions`` hold ``x-`` keys. Field names are t
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import field
 from typing import Any
 
-from orchestra.compose.record import record
+from orchestra.compose.record import field, record
 
 Json = Any  # JSON-like data whose shape is the user's
 

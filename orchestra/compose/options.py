@@ -6,10 +6,9 @@ Nothing here reads the process: environment and working directory are handed in.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
 
 from orchestra.compose.diagnostics import Problem, Problems
-from orchestra.compose.record import record
+from orchestra.compose.record import field, record, replace, shape
 
 
 @record
@@ -39,7 +38,7 @@ class LoadOptions:
     warn: Callable[[Problem], None] | None = None
 
 
-@dataclass(slots=True, eq=False, repr=False)
+@shape
 class LoadContext:
     """The state of one load. ``working_dir`` is the base of relative paths: absolute for the project,
     but relative (to the project's) for a file reached by ``extends``; so join and clean, never make

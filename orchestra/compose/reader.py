@@ -13,11 +13,14 @@ from __future__ import annotations
 import base64
 import math
 import re
-from typing import Any
 
 from orchestra.compose.diagnostics import ComposeError, Problems
 from orchestra.compose.tree import Mapping, Node, Origin, Scalar, Sequence, Value, clone
 from orchestra.errors import Location
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 MAX_DEPTH = 100
 MAX_NODES = 500_000

@@ -1,56 +1,95 @@
-"""``@record``: a frozen, slotted dataclass whose class is cheap to make.
+"""``@record`` and ``@shape``: dataclasses that are cheap to import and to make.
 
-The same as ``@dataclass(frozen=True, slots=True)`` for whoever uses it (``fields``, ``replace``,
-``asdict``, equality, hash, pickling), but only ``__init__`` is generated; the other methods are shared.
-The model has some thirty classes, and making them the usual way costs more than loading a project.
+To whoever uses it a record is what ``@dataclass(frozen=True, slots=True)`` gives (``dataclasses.fields``,
+``replace``, ``asdict``, equality, hash, pickling). But only ``__init__`` is generated, the other methods are
+shared, and the ``dataclasses`` module (which loads ``inspect``, 15 ms of a command that takes 80) is loaded
+only when one of its functions looks at a record. A ``@shape`` can be changed and compares by identity.
+
+``replace`` here is ``dataclasses.replace`` for both; ``field`` takes a factory for a default.
 """
 
 from __future__ import annotations
 
-import dataclasses
-import inspect
 from collections.abc import Callable
-from typing import Any, TypeVar, dataclass_transform
 
-T = TypeVar("T")
+TYPE_CHECKING = False  # the typing module would cost another 5 ms
+if TYPE_CHECKING:
+    from typing import Any, TypeVar, dataclass_transform
+
+    T = TypeVar("T")
+
+_MISSING = object()
 
 
-@dataclass_transform(frozen_default=True, field_specifiers=(dataclasses.field,))
-def record(cls: type[T]) -> type[T]:
-    """Class decorator."""
-    names = tuple(inspect.get_annotations(cls))
-    methods: dict[str, Any] = {
-        "__init__": _initializer(cls, names),
-        "__repr__": _repr,
-        "__eq__": _eq,
-        "__hash__": _hash,
-        "__setattr__": _refuse_set,
-        "__delattr__": _refuse_delete,
-        "__getstate__": _state,
-        "__setstate__": _restore,
+class _Field:
+    __slots__ = ("default", "factory")
+
+    def __init__(self, default: object, factory: Any) -> None:
+        self.default, self.factory = default, factory
+
+
+def field(*, default: Any = _MISSING, default_factory: Any = None) -> Any:
+    """A default, or a function that makes one for each object."""
+    return _Field(default, default_factory)
+
+
+if TYPE_CHECKING:
+
+    @dataclass_transform(frozen_default=True, field_specifiers=(field,))
+    def record(cls: type[T]) -> type[T]:
+        """Class decorator."""
+
+    @dataclass_transform(field_specifiers=(field,))
+    def shape(cls: type[T]) -> type[T]:
+        """Class decorator."""
+
+else:
+
+    def record(cls):
+        """Class decorator: frozen, compared by value."""
+        return _make(cls, {**_SHARED, **_FROZEN})
+
+    def shape(cls):
+        """Class decorator: an object with slots and a generated ``__init__``."""
+        return _make(cls, _SHARED)
+
+
+def replace(found: T, **changes: Any) -> T:
+    """A copy with other values for some fields."""
+    values = {name: getattr(found, name) for name in type(found).__slots__}  # type: ignore[attr-defined]
+    return type(found)(**{**values, **changes})
+
+
+def _make(cls: type, methods: dict[str, Any]) -> type:
+    """The class anew, with slots."""
+    names = tuple(cls.__annotations__)
+    given: dict[str, Any] = {name: cls.__dict__.get(name, _MISSING) for name in names}
+    space = {
+        key: value for key, value in cls.__dict__.items() if key not in (*names, "__dict__", "__weakref__")
     }
-    for name, method in methods.items():
-        setattr(cls, name, method)
-    if cls.__doc__ is None:
-        cls.__doc__ = cls.__name__  # else the dataclass module computes a signature for it
-    made: type[T] = dataclasses.dataclass(init=False, repr=False, eq=False, slots=True)(cls)
+    space.update(
+        {name: method for name, method in methods.items() if name not in space or name == "__init__"}
+    )
+    space["__slots__"] = names
+    space["__match_args__"] = names
+    space["__init__"] = _initializer(cls, given)
+    space["__dataclass_fields__"] = _Fields(given)
+    made = type(cls)(cls.__name__, cls.__bases__, space)
+    made.__qualname__ = cls.__qualname__
     return made
 
 
-def _initializer(cls: type, names: tuple[str, ...]) -> Callable[..., None]:
-    space: dict[str, Any] = {"_set": object.__setattr__, "_MISSING": dataclasses.MISSING}
+def _initializer(cls: type, given: dict[str, Any]) -> Callable[..., None]:
+    space: dict[str, Any] = {"_set": object.__setattr__, "_MISSING": _MISSING}
     words, body = ["self"], []
-    for name in names:
-        default: Any = cls.__dict__.get(name, dataclasses.MISSING)
-        factory: Any = dataclasses.MISSING
-        if isinstance(default, dataclasses.Field):
-            default, factory = default.default, default.default_factory
+    for name, entry in given.items():
+        default, factory = (entry.default, entry.factory) if isinstance(entry, _Field) else (entry, None)
         value = name
-        if factory is not dataclasses.MISSING:
+        if factory is not None:
             space[f"_new_{name}"] = factory
             words.append(f"{name}=_MISSING")
             value = f"_new_{name}() if {name} is _MISSING else {name}"
-        elif default is not dataclasses.MISSING:
+        elif default is not _MISSING:
             space[f"_default_{name}"] = default
             words.append(f"{name}=_default_{name}")
         else:
@@ -60,6 +99,33 @@ def _initializer(cls: type, names: tuple[str, ...]) -> Callable[..., None]:
     made: Callable[..., None] = space["__init__"]
     made.__qualname__ = f"{cls.__qualname__}.__init__"
     return made
+
+
+class _Fields:
+    """``__dataclass_fields__`` of a class, made when somebody looks: as a real dataclass has them."""
+
+    def __init__(self, given: dict[str, Any]) -> None:
+        self.given = given
+        self.made: dict[str, Any] | None = None
+
+    def __get__(self, found: object, cls: type) -> dict[str, Any]:
+        if self.made is None:
+            import dataclasses
+
+            entries = []
+            for name, default in self.given.items():
+                if isinstance(default, _Field):
+                    one = (
+                        dataclasses.field(default_factory=default.factory)
+                        if default.factory is not None
+                        else dataclasses.field(default=default.default)
+                    )
+                else:
+                    one = dataclasses.field() if default is _MISSING else dataclasses.field(default=default)
+                entries.append((name, cls.__annotations__[name], one))
+            twin: Any = dataclasses.make_dataclass(cls.__name__, entries)
+            self.made = twin.__dataclass_fields__
+        return self.made
 
 
 def _state(self: Any) -> tuple[Any, ...]:
@@ -87,8 +153,21 @@ def _hash(self: Any) -> int:
 
 
 def _refuse_set(self: Any, name: str, value: object) -> None:
-    raise dataclasses.FrozenInstanceError(f"cannot assign to field {name!r}")
+    from dataclasses import FrozenInstanceError
+
+    raise FrozenInstanceError(f"cannot assign to field {name!r}")
 
 
 def _refuse_delete(self: Any, name: str) -> None:
-    raise dataclasses.FrozenInstanceError(f"cannot delete field {name!r}")
+    from dataclasses import FrozenInstanceError
+
+    raise FrozenInstanceError(f"cannot delete field {name!r}")
+
+
+_SHARED: dict[str, Any] = {"__repr__": _repr, "__getstate__": _state, "__setstate__": _restore}
+_FROZEN: dict[str, Any] = {
+    "__eq__": _eq,
+    "__hash__": _hash,
+    "__setattr__": _refuse_set,
+    "__delattr__": _refuse_delete,
+}

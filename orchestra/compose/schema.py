@@ -8,17 +8,20 @@ most likely meant. A test holds it equal to jsonschema.
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path as FilePath
-from typing import Any
 
+from orchestra.compose.record import record
 from orchestra.compose.tree import Mapping, Node, Path, Scalar, Sequence, kind_name, plain
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
-@dataclass(frozen=True, slots=True)
+
+@record
 class Fault:
     """One violation: ``key`` is set when a key of the node at ``path`` is wrong."""
 
@@ -49,12 +52,14 @@ _QUIET = {"integer", "number", "boolean"}
 @lru_cache(maxsize=1)
 def document() -> dict[str, Any]:
     """The schema itself."""
-    here = FilePath(__file__).resolve().parent.parent
-    for folder in (here / "schemas", here.parent / "schemas"):
-        file = folder / "compose-spec.json"
-        if file.is_file():
-            found: dict[str, Any] = json.loads(file.read_text("utf-8"))
-            return found
+    here = os.path.dirname(os.path.dirname(os.path.realpath(__file__)))
+    for folder in (here, os.path.dirname(here)):
+        try:
+            with open(f"{folder}/schemas/compose-spec.json", "rb") as stream:
+                found: dict[str, Any] = json.loads(stream.read())
+        except FileNotFoundError:
+            continue
+        return found
     raise FileNotFoundError("schemas/compose-spec.json is missing from the installation")
 
 

@@ -10,13 +10,12 @@ import errno
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 
 from orchestra.compose import dotenv
 from orchestra.compose.diagnostics import Problems
 from orchestra.compose.interpolate import Lookup
 from orchestra.compose.options import LoadOptions
-from orchestra.compose.record import record
+from orchestra.compose.record import field, record, shape
 from orchestra.compose.tree import Path
 from orchestra.errors import Location
 
@@ -42,7 +41,7 @@ class Source:
     text: str
 
 
-@dataclass(slots=True, eq=False, repr=False)
+@shape
 class Surroundings:
     """What is known before any compose file is read. ``origins``: variable → where it was set, the
     winner first."""

@@ -13,10 +13,13 @@ Whoever rewrites a node (short form → long form) gives the new node the old on
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, Union
 
 from orchestra.compose.record import record
 from orchestra.errors import Location
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, TypeAlias
 
 NOWHERE = Location("")
 
@@ -152,7 +155,7 @@ class Mapping:
         return found
 
 
-Node = Union[Scalar, Sequence, Mapping]  # noqa: UP007 (used before Scalar's own definition ends)
+Node: TypeAlias = "Scalar | Sequence | Mapping"
 
 
 def plain(node: Node | None) -> Any:

@@ -6,7 +6,10 @@ Pure functions; each raises :class:`ValueError` whose text can be shown to the u
 from __future__ import annotations
 
 import re
-from decimal import Decimal
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 _NANOSECONDS = {
     "ns": 1,
@@ -27,6 +30,15 @@ _POWERS = {"": 0, "b": 0, "k": 1, "m": 2, "g": 3, "t": 4, "p": 5}
 _LARGEST = 2**63 - 1
 
 
+def _scaled(digits: str, unit: int) -> Any:
+    """An exact product; the decimal module is loaded for fractions only."""
+    if digits.isdigit():
+        return int(digits) * unit
+    from decimal import Decimal
+
+    return Decimal(digits) * unit
+
+
 def duration(text: str) -> int:
     """``1h30m``, ``1.5s`` or ``2d`` in nanoseconds; a bare number has no unit and is refused."""
     sign, rest = 1, text
@@ -39,14 +51,15 @@ def duration(text: str) -> int:
     if len(rest) > 200:
         raise ValueError("invalid duration: it is too long")
     pattern = re.compile(_DURATION)
-    total, place = Decimal(0), 0
+    total: Any = 0
+    place = 0
     while place < len(rest):
         match = pattern.match(rest, place)
         if match is None:
             if re.fullmatch(r"[0-9.]+", rest[place:]):
                 raise ValueError(f"missing unit in duration {text!r}")
             raise ValueError(f"invalid duration {text!r}")
-        total += Decimal(match[1]) * _NANOSECONDS[match[2]]
+        total += _scaled(match[1], _NANOSECONDS[match[2]])
         place = match.end()
     if total > _LARGEST:
         raise ValueError(f"duration {text!r} is too long")
@@ -97,7 +110,7 @@ def size(value: object) -> int:
     rest = suffix[1:]
     if suffix[:1] not in _POWERS or rest not in ("", "b", "ib") or (suffix[:1] == "b" and rest):
         raise ValueError(f"invalid size {text!r}: unknown unit {match[2]!r}")
-    result = int(Decimal(match[1]) * 1024 ** _POWERS[suffix[:1]])
+    result = int(_scaled(match[1], 1024 ** _POWERS[suffix[:1]]))
     if result > _LARGEST:
         raise ValueError(f"size {text!r} is too large")
     return result

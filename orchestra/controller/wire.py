@@ -11,7 +11,10 @@ import json
 import select
 import socket
 from collections.abc import Iterable, Iterator
-from typing import Any
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 CHUNK = 1 << 16
 MAXIMUM = 256 << 20  # bytes of one line; a project of a thousand services is about 2 MiB

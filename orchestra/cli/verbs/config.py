@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
 
 from orchestra.errors import NotFoundError, OrchestraError
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     import argparse
+    from typing import Any
 
     from orchestra.cli.context import Context
     from orchestra.compose.explain import Explanation, Setting, Variable

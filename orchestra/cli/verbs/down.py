@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
-from typing import TYPE_CHECKING
 
 from orchestra.cli.projects import all_profiles, project_data, timeout_of
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from orchestra.cli.context import Context
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
-from typing import TYPE_CHECKING
 
 from orchestra import __version__
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from orchestra.cli.context import Context
 
