@@ -20,19 +20,26 @@ need not outlive a reboot, best on a tmpfs as /run is. All directories are priva
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass
-from pathlib import Path
+
+TYPE_CHECKING = False  # pathlib and typing are loaded by those who need more than names
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
 
 
-@dataclass(frozen=True, slots=True)
 class Paths:
-    """``lib`` survives a reboot, ``run`` does not; ``name`` tells engines of one machine apart
-    (used in cgroup, link and nft table names; empty for the default engine)."""
+    """``lib`` survives a reboot, ``run`` does not (``lib_text`` and ``run_text`` are the same as text);
+    ``name`` tells engines of one machine apart (used in cgroup, link and nft table names; empty for the
+    default engine)."""
 
-    lib: Path
-    run: Path
-    name: str = ""
+    __slots__ = ("_lib", "_name", "_run", "lib_text", "run_text")
+
+    def __init__(self, lib: Path | str, run: Path | str, name: str | None = "") -> None:
+        """``name`` None: made of the folder that ``lib`` lies in."""
+        self.lib_text, self.run_text = os.fspath(lib), os.fspath(run)
+        self._name = name
+        self._lib: Path | None = None
+        self._run: Path | None = None
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str], *, root: str | None = None) -> Paths:
@@ -40,15 +47,37 @@ class Paths:
         the XDG directories for a user."""
         chosen = root or environ.get("ORCHESTRA_ROOT")
         if chosen:
-            base = Path(os.path.abspath(chosen))
+            base = os.path.abspath(chosen)
             run = environ.get("ORCHESTRA_RUN")
-            return cls(base / "lib", Path(os.path.abspath(run)) if run else base / "run", _short_name(base))
+            return cls(f"{base}/lib", os.path.abspath(run) if run else f"{base}/run", None)
         if os.geteuid() == 0:
-            return cls(Path("/var/lib/orchestra"), Path("/run/orchestra"))
-        home = Path(environ.get("HOME", "/"))
-        data = Path(environ.get("XDG_DATA_HOME") or home / ".local/share")
-        runtime = Path(environ.get("XDG_RUNTIME_DIR") or f"/run/user/{os.geteuid()}")
-        return cls(data / "orchestra", runtime / "orchestra", f"u{os.geteuid()}")
+            return cls("/var/lib/orchestra", "/run/orchestra")
+        home = environ.get("HOME", "/")
+        data = environ.get("XDG_DATA_HOME") or f"{home}/.local/share"
+        runtime = environ.get("XDG_RUNTIME_DIR") or f"/run/user/{os.geteuid()}"
+        return cls(f"{data}/orchestra", f"{runtime}/orchestra", f"u{os.geteuid()}")
+
+    @property
+    def lib(self) -> Path:
+        if self._lib is None:
+            from pathlib import Path
+
+            self._lib = Path(self.lib_text)
+        return self._lib
+
+    @property
+    def run(self) -> Path:
+        if self._run is None:
+            from pathlib import Path
+
+            self._run = Path(self.run_text)
+        return self._run
+
+    @property
+    def name(self) -> str:
+        if self._name is None:
+            self._name = _short_name(os.path.dirname(self.lib_text))
+        return self._name
 
     @property
     def database(self) -> Path:
@@ -110,7 +139,7 @@ class Paths:
                 folder.chmod(0o700)
 
 
-def _short_name(base: Path) -> str:
+def _short_name(base: str) -> str:
     """Six hex digits of the path: stable, and short enough for a link name (15 bytes)."""
     import hashlib
 

@@ -6,14 +6,16 @@ import signal
 import threading
 import time
 from argparse import Namespace
-from typing import TYPE_CHECKING, Any
 
 from orchestra.cli.projects import project_data, timeout_of
 from orchestra.cli.render.logs import printer, short_name
 from orchestra.cli.verbs.logs import Followers
 from orchestra.errors import NotFoundError, OrchestraError
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from orchestra.cli.context import Context
     from orchestra.compose.model import Project
 

@@ -52,7 +52,7 @@ class Client:
                 progress(payload)
         raise OrchestraError(
             "the daemon went away in the middle of the command",
-            hint=f"see {self.paths.run / 'daemon.log'}, then give the command again",
+            hint=f"see {self.paths.run_text}/daemon.log, then give the command again",
         )
 
     def stream(
@@ -103,7 +103,9 @@ class Client:
                 wire.close()  # the daemon was just leaving: the next one answers
                 continue
             return wire
-        raise OrchestraError("the daemon does not take requests", hint=f"see {self.paths.run / 'daemon.log'}")
+        raise OrchestraError(
+            "the daemon does not take requests", hint=f"see {self.paths.run_text}/daemon.log"
+        )
 
     def alive(self) -> bool:
         """Whether a daemon answers now."""
@@ -118,14 +120,14 @@ class Client:
     def _try(self) -> socket.socket | None:
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
         try:
-            sock.connect(_short(str(self.paths.socket)))
+            sock.connect(_short(f"{self.paths.run_text}/daemon.sock"))
         except (FileNotFoundError, ConnectionRefusedError):
             sock.close()
             return None
         except PermissionError as error:
             sock.close()
             raise OrchestraError(
-                f"not allowed to reach the daemon at {self.paths.socket}",
+                f"not allowed to reach the daemon at {self.paths.run_text}/daemon.sock",
                 hint="run the command as the owner of the engine (root), or set ORCHESTRA_ROOT",
             ) from error
         return sock
@@ -164,8 +166,8 @@ class Client:
             select.select([], [], [], 0.004)
         raise OrchestraError(
             "the daemon did not start",
-            details=_tail(str(self.paths.run / "daemon.log")),
-            hint=f"its log is {self.paths.run / 'daemon.log'}",
+            details=_tail(f"{self.paths.run_text}/daemon.log"),
+            hint=f"its log is {self.paths.run_text}/daemon.log",
         )
 
 
@@ -180,14 +182,16 @@ def _spawn(paths: Paths, environ: dict[str, str]) -> int:
         "-I",
         "-m",
         "orchestra.controller.daemon",
-        str(paths.lib),
-        str(paths.run),
+        paths.lib_text,
+        paths.run_text,
         paths.name,
     ]
     package_root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
     program = f"import sys; sys.path.insert(0, {package_root!r}); from orchestra.controller.daemon import main; main(sys.argv[1:])"
     command[2:4] = ["-c", program]
-    log = os.open(str(paths.run / "daemon.log"), os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+    log = os.open(
+        f"{paths.run_text}/daemon.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600
+    )
     null = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
     try:
         actions = [
@@ -218,7 +222,7 @@ def _ended(pid: int) -> bool:
 def _locked(paths: Paths) -> bool:
     """Whether some daemon holds the lock (and so will answer soon)."""
     try:
-        fd = os.open(str(paths.run / "daemon.lock"), os.O_RDWR | os.O_CLOEXEC)
+        fd = os.open(f"{paths.run_text}/daemon.lock", os.O_RDWR | os.O_CLOEXEC)
     except FileNotFoundError:
         return False
     try:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from typing import TYPE_CHECKING, Any
 
 from orchestra.cli import terminal
 from orchestra.errors import OrchestraError
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from orchestra.cli.context import Context
 
 

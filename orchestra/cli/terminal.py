@@ -12,9 +12,12 @@ import termios
 import tty
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
 
 from orchestra.errors import OrchestraError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 DETACH = "ctrl-p,ctrl-q"
 

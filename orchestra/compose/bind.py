@@ -7,7 +7,6 @@ become "not set" in the typed fields and stay as written in ``canonical``.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
 
 from orchestra.compose import bind_service, canon
 from orchestra.compose.model import (
@@ -23,7 +22,11 @@ from orchestra.compose.options import LoadContext
 from orchestra.compose.tree import Mapping as MappingNode
 from orchestra.compose.tree import Node, Sequence, mapping, plain
 
-Made = TypeVar("Made")
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, TypeVar
+
+    Made = TypeVar("Made")
 
 
 def bind(tree: MappingNode, ctx: LoadContext) -> Project:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 from orchestra.compose import units
 from orchestra.compose.model import (
@@ -34,7 +33,11 @@ from orchestra.compose.model import (
     WatchRule,
 )
 
-Data = dict[str, Any]
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, TypeAlias
+
+Data: TypeAlias = "dict[str, Any]"
 
 
 def service(name: str, data: Data, shown: Data) -> Service:

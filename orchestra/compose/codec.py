@@ -8,14 +8,18 @@ model. Unknown fields are ignored, so that a newer client may talk to an older d
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import MISSING, fields, is_dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
 
+from orchestra.compose.record import MISSING
+
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any, TypeAlias, TypeVar
+
     from orchestra.compose.model import Project
 
-Made = TypeVar("Made")
-Decoder = Callable[[Any], Any]
+    Made = TypeVar("Made")
+
+Decoder: TypeAlias = "Callable[[Any], Any]"
 
 _plans: dict[type, tuple[tuple[str, Any, Any], ...]] = {}
 _decoders: dict[type, Decoder] = {}
@@ -45,15 +49,26 @@ def to_dict(value: Any) -> Any:
 
 
 def _plan(kind: type, value: Any) -> tuple[tuple[str, Any, Any], ...]:
+    plan: tuple[tuple[str, Any, Any], ...] | None = getattr(kind, "__record_fields__", None)
+    if plan is None:
+        plan = _plan_of_dataclass(kind, value)
+    _plans[kind] = plan
+    return plan
+
+
+def _plan_of_dataclass(kind: type, value: Any) -> tuple[tuple[str, Any, Any], ...]:
+    import dataclasses
     import enum
 
     if isinstance(value, Mapping):
         raise TypeError(f"cannot encode the mapping type {kind.__name__}")
-    if isinstance(value, enum.Enum) or not is_dataclass(value):
+    if isinstance(value, enum.Enum) or not dataclasses.is_dataclass(value):
         raise TypeError(f"cannot encode {kind.__name__}")
-    plan = tuple((item.name, item.default, item.default_factory) for item in fields(value))
-    _plans[kind] = plan
-    return plan
+    given = ((item.name, item.default, item.default_factory) for item in dataclasses.fields(value))
+    return tuple(
+        tuple(MISSING if part is dataclasses.MISSING else part for part in entry)  # type: ignore[misc]
+        for entry in given
+    )
 
 
 def project_from_dict(data: Mapping[str, Any]) -> Project:
@@ -77,11 +92,12 @@ def _decoder(kind: type) -> Decoder:
 
 
 def _make(kind: type) -> Decoder:
+    import dataclasses
     import typing
 
     hints = typing.get_type_hints(kind)
     table: dict[str, Decoder | None] = {}
-    for item in fields(kind):
+    for item in dataclasses.fields(kind):
         if item.init:
             table[item.name] = _for_type(hints[item.name])
 
@@ -100,6 +116,7 @@ def _make(kind: type) -> Decoder:
 
 def _for_type(hint: Any) -> Decoder | None:
     """How to decode a value of the annotated type; None when JSON data is good as it is."""
+    import dataclasses
     import types
     import typing
 
@@ -116,7 +133,7 @@ def _for_type(hint: Any) -> Decoder | None:
         return lambda value: origin(value)
     if isinstance(origin, type) and issubclass(origin, Mapping):
         return _for_mapping(_for_type(arguments[1]))
-    if isinstance(hint, type) and is_dataclass(hint):
+    if isinstance(hint, type) and dataclasses.is_dataclass(hint):
         return lambda value: _decoder(hint)(value)
     if hint is float:
         return float

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import json
 import re
-from typing import TYPE_CHECKING, Any
 
 from orchestra.compose import canon
 from orchestra.compose.tree import mapping, plain, scalar_text
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from orchestra.compose.loader import Loaded
     from orchestra.compose.model import Project
 

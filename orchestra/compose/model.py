@@ -8,11 +8,16 @@ nobody changes after loading. ``extensions`` hold ``x-`` keys. Field names are t
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 from orchestra.compose.record import field, record
 
-Json = Any  # JSON-like data whose shape is the user's
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    Json = Any  # JSON-like data whose shape is the user's
+else:
+    Json = object
 
 
 @record

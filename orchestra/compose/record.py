@@ -6,6 +6,7 @@ shared, and the ``dataclasses`` module (which loads ``inspect``, 15 ms of a comm
 only when one of its functions looks at a record. A ``@shape`` can be changed and compares by identity.
 
 ``replace`` here is ``dataclasses.replace`` for both; ``field`` takes a factory for a default.
+``__record_fields__`` of a class are its (name, default, factory), MISSING where there is none.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
     T = TypeVar("T")
 
-_MISSING = object()
+MISSING = object()
 
 
 class _Field:
@@ -28,7 +29,7 @@ class _Field:
         self.default, self.factory = default, factory
 
 
-def field(*, default: Any = _MISSING, default_factory: Any = None) -> Any:
+def field(*, default: Any = MISSING, default_factory: Any = None) -> Any:
     """A default, or a function that makes one for each object."""
     return _Field(default, default_factory)
 
@@ -63,7 +64,7 @@ def replace(found: T, **changes: Any) -> T:
 def _make(cls: type, methods: dict[str, Any]) -> type:
     """The class anew, with slots."""
     names = tuple(cls.__annotations__)
-    given: dict[str, Any] = {name: cls.__dict__.get(name, _MISSING) for name in names}
+    given: dict[str, Any] = {name: cls.__dict__.get(name, MISSING) for name in names}
     space = {
         key: value for key, value in cls.__dict__.items() if key not in (*names, "__dict__", "__weakref__")
     }
@@ -74,22 +75,28 @@ def _make(cls: type, methods: dict[str, Any]) -> type:
     space["__match_args__"] = names
     space["__init__"] = _initializer(cls, given)
     space["__dataclass_fields__"] = _Fields(given)
+    space["__record_fields__"] = tuple(
+        (name, entry.default, entry.factory or MISSING)
+        if isinstance(entry, _Field)
+        else (name, entry, MISSING)
+        for name, entry in given.items()
+    )
     made = type(cls)(cls.__name__, cls.__bases__, space)
     made.__qualname__ = cls.__qualname__
     return made
 
 
 def _initializer(cls: type, given: dict[str, Any]) -> Callable[..., None]:
-    space: dict[str, Any] = {"_set": object.__setattr__, "_MISSING": _MISSING}
+    space: dict[str, Any] = {"_set": object.__setattr__, "MISSING": MISSING}
     words, body = ["self"], []
     for name, entry in given.items():
         default, factory = (entry.default, entry.factory) if isinstance(entry, _Field) else (entry, None)
         value = name
         if factory is not None:
             space[f"_new_{name}"] = factory
-            words.append(f"{name}=_MISSING")
-            value = f"_new_{name}() if {name} is _MISSING else {name}"
-        elif default is not _MISSING:
+            words.append(f"{name}=MISSING")
+            value = f"_new_{name}() if {name} is MISSING else {name}"
+        elif default is not MISSING:
             space[f"_default_{name}"] = default
             words.append(f"{name}=_default_{name}")
         else:
@@ -121,7 +128,7 @@ class _Fields:
                         else dataclasses.field(default=default.default)
                     )
                 else:
-                    one = dataclasses.field() if default is _MISSING else dataclasses.field(default=default)
+                    one = dataclasses.field() if default is MISSING else dataclasses.field(default=default)
                 entries.append((name, cls.__annotations__[name], one))
             twin: Any = dataclasses.make_dataclass(cls.__name__, entries)
             self.made = twin.__dataclass_fields__

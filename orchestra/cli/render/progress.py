@@ -7,21 +7,26 @@ from __future__ import annotations
 
 import json
 import time
-from typing import Any, Protocol, TextIO
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, TextIO
 
 MARKS = {"Working": "⠿", "Done": "✔", "Warning": "!", "Error": "✘"}
 COLORS = {"Working": "36", "Done": "32", "Warning": "33", "Error": "31"}
 
 
-class Renderer(Protocol):
+class Renderer:
     """Something that shows progress until closed."""
 
-    def show(self, event: dict[str, Any]) -> None: ...
+    def show(self, event: dict[str, Any]) -> None:
+        raise NotImplementedError
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        raise NotImplementedError
 
 
-class Plain:
+class Plain(Renderer):
     """One line an event: `` Container x-web-1  Started``."""
 
     def __init__(self, stream: TextIO, *, dry_run: bool = False) -> None:
@@ -46,7 +51,7 @@ class Plain:
         self.stream.flush()
 
 
-class Json:
+class Json(Renderer):
     """One JSON object a line."""
 
     def __init__(self, stream: TextIO, *, dry_run: bool = False) -> None:
@@ -70,7 +75,7 @@ class Json:
         self.stream.flush()
 
 
-class Quiet:
+class Quiet(Renderer):
     """Only warnings without a resource and errors."""
 
     def __init__(self, stream: TextIO, *, dry_run: bool = False) -> None:
@@ -84,7 +89,7 @@ class Quiet:
         self.stream.flush()
 
 
-class Tty:
+class Tty(Renderer):
     """A block of one line a resource, redrawn in place at most ten times a second."""
 
     def __init__(self, stream: TextIO, *, dry_run: bool = False) -> None:

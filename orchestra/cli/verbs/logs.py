@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import threading
 from argparse import ArgumentParser, Namespace
-from typing import TYPE_CHECKING, Any
 
 from orchestra.cli.projects import containers
 from orchestra.cli.render import words
 from orchestra.errors import NotFoundError, OrchestraError
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from orchestra.cli.context import Context
     from orchestra.cli.render.logs import LogPrinter
 

@@ -6,12 +6,14 @@ import json
 import re
 from argparse import ArgumentParser, Namespace
 from collections import Counter
-from typing import TYPE_CHECKING, Any
 
 from orchestra import labels
 from orchestra.errors import OrchestraError
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from orchestra.cli.context import Context
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 from orchestra.controller.naming import image_name
@@ -83,6 +82,8 @@ def pull_all(context: Context, wanted: dict[str, tuple[str, str]], policy: str) 
             sink(Progress(f"Image {text}", "Error", Status.ERROR, error.brief))
             return error
         return None
+
+    from concurrent.futures import ThreadPoolExecutor
 
     with ThreadPoolExecutor(4) as pool:
         return [error for error in pool.map(one, wanted) if error is not None]

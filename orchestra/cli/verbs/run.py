@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import argparse
 import shlex
-from typing import TYPE_CHECKING, Any
 
 from orchestra.cli import terminal
 from orchestra.cli.projects import image_options, project_data
 from orchestra.cli.verbs.exec import environment
 from orchestra.errors import OrchestraError, UsageError
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from orchestra.cli.context import Context
 
 
