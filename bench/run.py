@@ -61,6 +61,25 @@ class Tool:
         path.write_text(f"name: bench{count}\nservices:\n{services}")
         return ["-f", f"{self.shown}/{path.name}"]
 
+    def rich(self, count: int) -> list[str]:
+        """``-f FILE`` of a project whose services have what real ones have."""
+        parts = [f"name: rich{count}\nx-env: &env\n  LOG_LEVEL: ${{LOG_LEVEL:-info}}\n  REGION: eu\nservices:\n"]
+        for i in range(count):
+            needs = f"    depends_on:\n      s{i - 1}: {{condition: service_healthy}}\n" if i % 10 else ""
+            parts.append(
+                f"  s{i}:\n    image: registry.example.com/team/app{i}:${{TAG:-1.{i}}}\n    command: [serve, --port, \"{8000 + i}\"]\n{needs}"
+                f"    environment:\n      <<: *env\n      NAME: app{i}\n      URL: http://s{i // 2}:80/${{PATH_PREFIX:-}}\n"
+                f"    ports:\n      - \"{10000 + i}:80\"\n      - target: 443\n        published: {30000 + i}\n        protocol: tcp\n"
+                f"    volumes:\n      - data{i % 10}:/data\n      - ./conf/{i}:/etc/app:ro\n      - type: tmpfs\n        target: /cache\n"
+                f"    networks:\n      front:\n        aliases: [app{i}]\n      back: {{}}\n    labels:\n      com.example.owner: team{i % 7}\n"
+                f"    healthcheck:\n      test: [CMD, curl, -f, http://127.0.0.1/]\n      interval: 10s\n      timeout: 1m30s\n"
+                f"    deploy:\n      resources:\n        limits: {{cpus: \"0.5\", memory: 64M}}\n    restart: unless-stopped\n"
+            )
+        parts.append("networks:\n  front: {}\n  back:\n    internal: true\nvolumes:\n" + "".join(f"  data{i}: {{}}\n" for i in range(10)))
+        path = self.folder / f"rich{count}.yaml"
+        path.write_text("".join(parts))
+        return ["-f", f"{self.shown}/{path.name}"]
+
 
 def install(folder: Path) -> str:
     """A compiled copy of this checkout; its ``orchestra``."""
@@ -125,7 +144,7 @@ def measure(tools: list[Tool], counts: list[int], rounds: int) -> list[str]:
         for _ in range(max(rounds, 7)):
             for tool in tools:
                 if tool.can_config:
-                    tool.measure(names[-1], *tool.project(count), "config", "-q")
+                    tool.measure(names[-1], *tool.rich(count), "config", "-q")
     return names
 
 
