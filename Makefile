@@ -43,7 +43,10 @@ test-vm: setup  ## the cgroup v2 tests in a virtual machine (QEMU)
 test-faults: setup  ## kill -9 at every step of every command (long)
 	ORCHESTRA_FAULTS=all $(BIN)/pytest -q tests/scenarios/test_faults.py
 
+docs: setup  ## check the documentation: links, commands, the feature table, every example
+	$(BIN)/pytest -q tests/unit/test_docs.py
+
 bench: setup  ## figures beside the peers that are installed
 	$(BIN)/python bench/run.py
 
-.PHONY: help setup demo check test test-unit test-integration test-vm test-faults bench
+.PHONY: help setup demo check test test-unit test-integration test-vm test-faults docs bench

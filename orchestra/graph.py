@@ -54,6 +54,13 @@ class Drawing:
     notes: Mapping[Thing, str]
 
 
+def warm() -> None:
+    """Load networkx, which takes its time, before it is needed."""
+    import networkx
+
+    networkx.DiGraph()
+
+
 class CycleError(OrchestraError):
     """Services that wait for each other."""
 
@@ -172,6 +179,77 @@ def _reach(made: nx.DiGraph[str], names: Iterable[str]) -> set[str]:
         if name in made:
             found |= {name, *nx.descendants(made, name)}
     return found
+
+
+def shared_with(service: Service) -> set[str]:
+    """The services whose namespaces or volumes ``service`` joins."""
+    modes = (service.network_mode, service.ipc, service.pid, service.uts, service.cgroup)
+    found = {mode.removeprefix("service:") for mode in modes if mode.startswith("service:")}
+    for entry in service.volumes_from:
+        if not entry.startswith("container:"):
+            found.add(entry.split(":", 1)[0])
+    return found
+
+
+def in_order(project: Project, names: Iterable[str], *, deps: bool = True) -> list[str]:
+    """The services and (``deps``) all they depend on or share something with, each behind what it needs;
+    otherwise as given."""
+    import networkx as nx
+
+    if not deps:
+        return list(dict.fromkeys(names))
+    made: nx.DiGraph[str] = nx.DiGraph()
+    made.add_nodes_from(project.services)
+    for service in project.services.values():
+        needed = (*service.depends_on, *sorted(shared_with(service)))
+        made.add_edges_from((service.name, other) for other in needed if other in project.services)
+    return walk(made, names)
+
+
+def walk(made: nx.DiGraph[str], names: Iterable[str]) -> list[str]:
+    """The nodes and all that they need, dependencies first."""
+    import networkx as nx
+
+    found: dict[str, None] = {}
+    for name in names:
+        if name not in found:
+            found.update(dict.fromkeys(nx.dfs_postorder_nodes(made, name)))
+    return list(found)
+
+
+def resources(made: nx.DiGraph[Thing], project: Project, names: Iterable[str], kind: str) -> list[str]:
+    """The networks (or volumes …) that these services use by the project's graph, in the project's order."""
+    wanted = {
+        thing.name
+        for name in names
+        for thing in made.successors(Thing("service", name))
+        if thing.kind == kind
+    }
+    return [name for name in dict(_sections(project))[kind] if name in wanted]
+
+
+def affected(edges: Mapping[str, Iterable[str]], names: Iterable[str]) -> set[str]:
+    """``names`` and everything that needs them; ``edges``: name → what it needs."""
+    import networkx as nx
+
+    made: nx.DiGraph[str] = nx.DiGraph()
+    made.add_edges_from((name, other) for name, others in edges.items() for other in others)
+    return set(names).union(*(nx.ancestors(made, name) for name in names if name in made))
+
+
+def sorted_by_need(edges: Mapping[str, Iterable[str]]) -> list[str]:
+    """The keys, each behind those it needs; otherwise in the given order. Raises AssertionError for a
+    circle."""
+    import networkx as nx
+
+    made: nx.DiGraph[str] = nx.DiGraph()
+    made.add_nodes_from(edges)
+    made.add_edges_from((name, other) for name, others in edges.items() for other in others)
+    order = walk(made, edges)
+    place = {name: index for index, name in enumerate(order)}
+    if any(place[other] >= place[name] for name, other in made.edges):
+        raise AssertionError(f"a circle: {nx.find_cycle(made)}")
+    return order
 
 
 def drawing(project: Project) -> Drawing:

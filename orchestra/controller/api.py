@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from orchestra import __version__, labels
+from orchestra import __version__, graph, labels
 from orchestra.backend import ContainerInfo, ContainerSpec, Event, ExecSpec, NetworkUse
 from orchestra.compose.codec import project_from_dict, value_from_dict
 from orchestra.compose.model import Network, NetworkAttachment, Project, Volume
@@ -39,6 +39,7 @@ class Api:
 
     def begin(self) -> None:
         """Adopt what runs."""
+        threading.Thread(target=graph.warm, name="networkx", daemon=True).start()
         self.engine.recover()
 
     def end(self) -> None:

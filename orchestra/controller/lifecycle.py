@@ -15,6 +15,7 @@ from orchestra.compose.model import Project
 from orchestra.controller.observed import Observed
 from orchestra.controller.plan import Action, Kind, Plan, ordered
 from orchestra.errors import NotFoundError
+from orchestra.graph import affected
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,12 +51,7 @@ def service_dependencies(containers: Iterable[ContainerInfo], project: Project |
 
 def dependents_of(names: Iterable[str], graph: Mapping[str, set[str]]) -> set[str]:
     """The named services and everything that depends on them."""
-    found = set(names)
-    while True:
-        more = {name for name, needs in graph.items() if needs & found} - found
-        if not more:
-            return found
-        found |= more
+    return affected(graph, names)
 
 
 def check_services(

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
+from orchestra.graph import sorted_by_need
+
 
 class Kind(Enum):
     """What an action does. The value is the verb in the text form."""
@@ -101,22 +103,9 @@ def ordered(actions: Iterable[Action]) -> tuple[Action, ...]:
     """The actions sorted so that each stands behind what it waits for; otherwise in the given
     order. Keys in ``after`` that no action has are dropped."""
     todo = {action.key: action for action in actions}
-    done: dict[str, Action] = {}
-
-    def visit(key: str, trail: tuple[str, ...]) -> None:
-        action = todo.get(key)
-        if action is None or key in done:
-            return
-        if key in trail:
-            raise AssertionError(f"the plan waits for itself: {' -> '.join((*trail, key))}")
-        for before in action.after:
-            visit(before, (*trail, key))
-        known = tuple(before for before in dict.fromkeys(action.after) if before in todo)
-        done[key] = action if known == action.after else _with_after(action, known)
-
-    for key in list(todo):
-        visit(key, ())
-    return tuple(done.values())
+    known = {key: tuple(k for k in dict.fromkeys(action.after) if k in todo) for key, action in todo.items()}
+    found = ((todo[key], known[key]) for key in sorted_by_need(known))
+    return tuple(action if after == action.after else _with_after(action, after) for action, after in found)
 
 
 def _with_after(action: Action, after: tuple[str, ...]) -> Action:

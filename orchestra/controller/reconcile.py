@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 
-from orchestra import labels
+from orchestra import graph, labels
 from orchestra.backend import ContainerInfo
 from orchestra.compose.hash import aspects, network_hash, service_hash, volume_hash
 from orchestra.compose.model import Project, Service
@@ -19,6 +19,7 @@ from orchestra.controller.observed import Observed
 from orchestra.controller.options import ReconcileOptions
 from orchestra.controller.plan import Action, Kind, Plan, ordered
 from orchestra.errors import ConflictError, NotFoundError
+from orchestra.graph import shared_with
 
 RUNNING = ("running", "restarting")
 NEEDS_START = ("created", "exited", "dead")
@@ -33,38 +34,12 @@ def reconcile(project: Project, observed: Observed, options: ReconcileOptions) -
     return _Reconciler(project, observed, options).plan()
 
 
-def shared_with(service: Service) -> set[str]:
-    """The services whose namespaces or volumes ``service`` joins."""
-    modes = (service.network_mode, service.ipc, service.pid, service.uts, service.cgroup)
-    found = {mode.removeprefix("service:") for mode in modes if mode.startswith("service:")}
-    for entry in service.volumes_from:
-        if not entry.startswith("container:"):
-            found.add(entry.split(":", 1)[0])
-    return found
-
-
 def closure(project: Project, names: tuple[str, ...], *, deps: bool = True) -> list[str]:
     """The named services (all, when none is named) and what they depend on, dependencies first."""
-    chosen: dict[str, None] = {}
-    for name in names or tuple(project.services):
+    for name in names:
         if name not in project.services:
             raise NotFoundError(f"no such service: {name}", hint=_did_you_mean(name, project))
-    trail: list[str] = []
-
-    def visit(name: str) -> None:
-        if name in chosen or name in trail or name not in project.services:
-            return
-        trail.append(name)
-        if deps:
-            service = project.services[name]
-            for other in (*service.depends_on, *sorted(shared_with(service))):
-                visit(other)
-        trail.remove(name)
-        chosen[name] = None
-
-    for name in names or tuple(project.services):
-        visit(name)
-    return list(chosen)
+    return graph.in_order(project, names or tuple(project.services), deps=deps)
 
 
 def _did_you_mean(name: str, project: Project) -> str | None:
@@ -85,6 +60,7 @@ class _Reconciler:
         self.stale_networks: dict[str, str] = {}
         self.ready: dict[str, list[str]] = {}  # service → keys after which its containers are there
         self.started: dict[str, list[str]] = {}  # service → keys after which they run
+        self.graph = graph.graph(project)
         self.targets = closure(project, options.services, deps=not options.no_deps)
 
     def plan(self) -> Plan:
@@ -103,14 +79,8 @@ class _Reconciler:
 
     # networks and volumes
 
-    def _used_networks(self) -> list[str]:
-        used: dict[str, None] = {}
-        for name in self.targets:
-            used.update(dict.fromkeys(self.project.services[name].networks))
-        return [key for key in self.project.networks if key in used]
-
     def _networks(self) -> None:
-        for key in self._used_networks():
+        for key in graph.resources(self.graph, self.project, self.targets, "network"):
             network = self.project.networks[key]
             found = self.observed.networks.get(network.name)
             if network.external:
@@ -135,15 +105,8 @@ class _Reconciler:
                 self.stale_networks[network.name] = key
 
     def _volumes(self) -> None:
-        used = {
-            mount.source
-            for name in self.targets
-            for mount in self.project.services[name].volumes
-            if mount.type == "volume" and mount.source
-        }
-        for key, volume in self.project.volumes.items():
-            if key not in used:
-                continue
+        for key in graph.resources(self.graph, self.project, self.targets, "volume"):
+            volume = self.project.volumes[key]
             found = self.observed.volumes.get(volume.name)
             if volume.external:
                 if found is None:
