@@ -7,6 +7,7 @@ is raised.
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from collections.abc import Callable
@@ -215,7 +216,18 @@ class Executor:
         for warning in info.warnings:
             if (target, warning) not in self._warned:
                 self._warned.add((target, warning))
-                self._tell("", f"{target}: {warning}", Status.WARNING)
+                self._tell("", f"{self._where(info.service, warning)}{target}: {warning}", Status.WARNING)
+
+    def _where(self, service: str, warning: str) -> str:
+        """``file:line:column: `` of the attribute that the warning begins with."""
+        words = [part for part in re.split(r"[^a-z_.]+", warning)[:1] if part]
+        path = f"services.{service}.{words[0]}" if words else ""
+        while path.count(".") > 1:
+            place = self.round.project.locations.get(path)
+            if place and place[1]:
+                return f"{place[0]}:{place[1]}:{place[2]}: "
+            path = path.rpartition(".")[0]
+        return ""
 
     def _unpause(self, action: Action) -> None:
         self.backend.unpause(action.container)

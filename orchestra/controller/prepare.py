@@ -86,7 +86,10 @@ class Images:
         policy = options.pull or service.pull_policy or ("build" if options.build and service.build else "")
         if service.build and (options.build or service.pull_policy == "build") and not options.no_build:
             return self._build(project, service, sink)
-        if self._wants_pull(policy, text, local is not None) and not (service.build and not service.image):
+        after = service.pull_refresh_after if policy == "refresh" else ""
+        if self._wants_pull(f"every_{after}" if after else policy, text, local is not None) and not (
+            service.build and not service.image
+        ):
             return self._fetch(project, service, text, local, sink)
         if local is not None:
             return local[0]

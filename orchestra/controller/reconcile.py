@@ -18,6 +18,7 @@ from orchestra.controller.naming import ASPECTS, container_name
 from orchestra.controller.observed import Observed
 from orchestra.controller.options import ReconcileOptions
 from orchestra.controller.plan import Action, Kind, Plan, ordered
+from orchestra.controller.unheeded import unheeded
 from orchestra.errors import ConflictError, NotFoundError
 from orchestra.graph import shared_with
 
@@ -71,6 +72,13 @@ class _Reconciler:
             self._service(self.project.services[name])
         if self.options.wait:
             self._final_waits()
+        made = [
+            name
+            for name in self.targets
+            if any(a.kind is Kind.CREATE and a.service == name for a in self.actions)
+        ]
+        used = graph.resources(self.graph, self.project, made, "network")
+        self.warnings += unheeded(self.project, made, used)
         return Plan(self.project.name, ordered(self.actions), tuple(self.warnings), orphans)
 
     def add(self, action: Action) -> str:

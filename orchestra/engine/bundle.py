@@ -357,14 +357,12 @@ def _other_warnings(container: Container, warnings: list[str]) -> None:
     """Attributes that reach the engine and have no effect, by name."""
     service = container.spec.service
     texts = {
-        "cpu_percent": service.cpu_percent and not service.cpus and False,
         "isolation": service.isolation,
         "runtime": service.runtime,
         "credential_spec": service.credential_spec,
         "storage_opt": service.storage_opt,
         "models": service.models,
         "use_api_socket": service.use_api_socket,
-        "external_links": (),
     }
     for name, value in texts.items():
         if value:
@@ -372,6 +370,9 @@ def _other_warnings(container: Container, warnings: list[str]) -> None:
     driver = service.logging.driver if service.logging else ""
     if driver and driver not in ("json-file", "local", "none"):
         warnings.append(f'logging: driver "{driver}" is not supported; the output is kept in a local log')
+    for option in sorted(service.logging.options if service.logging else ()):
+        if option not in ("max-size", "max-file", "mode", "max-buffer-size", "compress"):
+            warnings.append(f'logging: option "{option}" has no effect')
 
 
 @cache

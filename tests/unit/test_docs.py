@@ -8,6 +8,7 @@ import re
 from pathlib import Path
 
 import pytest
+from support import schemapaths
 
 from orchestra.cli.main import FLAG_OPTIONS, VALUE_OPTIONS, make_parser
 from orchestra.cli.table import GROUPS, HIDDEN, VERBS
@@ -85,3 +86,9 @@ def test_every_verb_is_in_the_feature_table() -> None:
 def test_every_example_is_in_the_readme() -> None:
     text = (ROOT / "README.md").read_text()
     assert [place.name for place in (ROOT / "examples/compose").iterdir() if place.name not in text] == []
+
+
+def test_the_list_of_attributes_is_complete() -> None:
+    rows = re.findall(r"^\| `([^`]+)` \| ([a-z ]+) \|", (ROOT / "docs/attributes.md").read_text(), re.M)
+    assert [path for path, _ in rows] == schemapaths.paths()
+    assert {state for _, state in rows} == {"works", "partly", "warning", "refused", "no meaning"}
