@@ -76,3 +76,61 @@ def _copy(source: socket.socket, target: socket.socket) -> None:
         target.shutdown(socket.SHUT_WR)
     except OSError:
         pass
+
+
+class Socks(Proxy):
+    """A SOCKS 5 proxy that leads every host to one place. ``lines``: host:port it was asked for;
+    ``authorizations``: user:password. With ``refuse`` it answers with that code."""
+
+    def __init__(self, target: str, *, users: dict[str, str] | None = None, refuse: int = 0) -> None:
+        super().__init__(target)
+        self.users, self.refuse = users, refuse
+
+    def _serve(self, client: socket.socket) -> None:
+        with client:
+            try:
+                self._talk(client)
+            except OSError:
+                return
+
+    def _talk(self, client: socket.socket) -> None:
+        methods = self._read(client, self._read(client, 2)[1])
+        if self.users is not None:
+            client.sendall(b"\5\2" if 2 in methods else b"\5\xff")
+            if 2 not in methods:
+                return
+            name = self._read(client, self._read(client, 2)[1]).decode()
+            password = self._read(client, self._read(client, 1)[0]).decode()
+            self.authorizations.append(f"{name}:{password}")
+            good = self.users.get(name) == password
+            client.sendall(b"\1\0" if good else b"\1\1")
+            if not good:
+                return
+        else:
+            client.sendall(b"\5\0")
+        kind = self._read(client, 4)[3]
+        if kind == 3:
+            host = self._read(client, self._read(client, 1)[0]).decode()
+        else:
+            host = socket.inet_ntop(*((socket.AF_INET, self._read(client, 4)) if kind == 1 else (socket.AF_INET6, self._read(client, 16))))
+        port = int.from_bytes(self._read(client, 2), "big")
+        self.lines.append(f"{host}:{port}")
+        if self.refuse:
+            client.sendall(bytes([5, self.refuse, 0, 1, 0, 0, 0, 0, 0, 0]))
+            return
+        with socket.create_connection(self._target) as server:
+            client.sendall(b"\5\0\0\1\0\0\0\0\0\0")
+            other = threading.Thread(target=_copy, args=(server, client), daemon=True)
+            other.start()
+            _copy(client, server)
+            other.join()
+
+    @staticmethod
+    def _read(client: socket.socket, count: int) -> bytes:
+        data = b""
+        while len(data) < count:
+            piece = client.recv(count - len(data))
+            if not piece:
+                raise ConnectionError
+            data += piece
+        return data

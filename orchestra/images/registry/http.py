@@ -18,6 +18,7 @@ from typing import Any
 from urllib.parse import SplitResult, urljoin, urlsplit
 
 from orchestra import __version__
+from orchestra.images.registry import socks
 from orchestra.images.registry.config import RegistryConfig, host_name, url_host
 from orchestra.images.registry.problems import ConnectionFailed, RedirectError, RegistryError, shown
 from orchestra.images.registry.proxies import Proxy, proxy_for
@@ -187,6 +188,15 @@ class _Connection:
         return ConnectionFailed(f"{doing} {shown(url)}: {text}", transient=not fatal, hint=hint)
 
 
+def _through_socks(client: http.client.HTTPConnection, proxy: Proxy) -> None:
+    """The one place where http.client makes its socket."""
+
+    def make(address: tuple[str, int], timeout: float, _source: object = None) -> socket.socket:
+        return socks.connect((proxy.host, proxy.port), proxy.user, address, timeout)
+
+    client._create_connection = make  # type: ignore[attr-defined]
+
+
 class Transport:
     """Thread-safe. ``environ`` gives the proxies."""
 
@@ -305,7 +315,7 @@ class Transport:
         path = parts.path or "/"
         target = f"{path}?{parts.query}" if parts.query else path
         proxy = self._proxy(parts)
-        if proxy and parts.scheme == "http":
+        if proxy and parts.scheme == "http" and not proxy.socks:
             target = f"http://{parts.netloc}{target}"
         client.putrequest(request.method, target, skip_host=True, skip_accept_encoding=True)
         client.putheader("Host", parts.netloc)
@@ -351,17 +361,19 @@ class Transport:
             if group:
                 return group.pop()
         proxy = self._proxy(parts)
-        address = (proxy.host, proxy.port) if proxy else (host, port)
+        address = (proxy.host, proxy.port) if proxy and not proxy.socks else (host, port)
         timeout = self.config.connect_timeout
         client: http.client.HTTPConnection
         if parts.scheme == "https":
             context = self._context(url_host(url))
             client = http.client.HTTPSConnection(*address, timeout=timeout, context=context)
-            if proxy:
+            if proxy and not proxy.socks:
                 headers = {"Proxy-Authorization": proxy.authorization} if proxy.authorization else {}
                 client.set_tunnel(host, port, headers)
         else:
             client = http.client.HTTPConnection(*address, timeout=timeout)
+        if proxy and proxy.socks:
+            _through_socks(client, proxy)
         return _Connection(key, client, self._dog)
 
     def _proxy(self, parts: SplitResult) -> Proxy | None:

@@ -22,6 +22,8 @@ class Proxy:
     host: str
     port: int
     authorization: str = ""
+    socks: bool = False
+    user: tuple[str, str] | None = None
 
 
 def proxy_for(environ: Mapping[str, str], scheme: str, host: str, port: int) -> Proxy | None:
@@ -38,18 +40,21 @@ def _variable(environ: Mapping[str, str], name: str) -> str:
 def _parse(address: str) -> Proxy:
     try:
         parts = urlsplit(address if "://" in address else f"http://{address}")
-        port = parts.port or 80
+        socks = parts.scheme in ("socks5", "socks5h")
+        port = parts.port or (1080 if socks else 80)
     except ValueError:
         raise RegistryError("invalid proxy address in the environment") from None
-    if parts.scheme != "http":
-        raise UnsupportedError(f"proxies by {parts.scheme}:// are not supported", hint="use an http:// proxy")
+    if parts.scheme != "http" and not socks:
+        raise UnsupportedError(
+            f"proxies by {parts.scheme}:// are not supported", hint="use an http:// or socks5:// proxy"
+        )
     if not parts.hostname:
         raise RegistryError("the proxy address in the environment has no host")
-    token = ""
-    if parts.username is not None:
-        pair = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
-        token = "Basic " + b64encode(pair.encode()).decode()
-    return Proxy(parts.hostname, port, token)
+    if parts.username is None:
+        return Proxy(parts.hostname, port, socks=socks)
+    user = unquote(parts.username), unquote(parts.password or "")
+    token = "" if socks else "Basic " + b64encode(":".join(user).encode()).decode()
+    return Proxy(parts.hostname, port, token, socks, user)
 
 
 def _bypassed(exceptions: str, host: str, port: int) -> bool:

@@ -99,7 +99,7 @@ def test_proxy_password() -> None:
     assert found.authorization == "Basic bWU6cEBzcw=="
 
 
-@pytest.mark.parametrize("proxy", ["socks5://p:1", "http://:1", "http://p:x"])
+@pytest.mark.parametrize("proxy", ["socks4://p:1", "https://p:1", "http://:1", "http://p:x"])
 def test_bad_proxies(proxy: str) -> None:
     with pytest.raises(OrchestraError):
         proxy_for({"http_proxy": proxy}, "http", "a.example", 80)

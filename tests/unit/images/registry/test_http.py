@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from support.proxy import Proxy
+from support.proxy import Proxy, Socks
 from support.registry import Fault, Registry
 
 from orchestra.images.registry.config import RegistryConfig
@@ -73,3 +73,24 @@ def test_nobody_listens() -> None:
         with pytest.raises(ConnectionFailed) as caught:
             transport.send(Request("GET", "http://127.0.0.1:1/v2/"))
         assert caught.value.transient
+
+
+@pytest.mark.parametrize("user", ["", "me:p%40w@"])
+def test_through_a_socks_proxy(user: str) -> None:
+    with Registry() as registry, Socks(registry.host, users={"me": "p@w"} if user else None) as proxy:
+        with Transport(PLAIN, {"all_proxy": f"socks5://{user}{proxy.address}"}) as transport:
+            assert transport.send(Request("GET", "http://registry.example/v2/")).read(100) == b"{}"
+        assert proxy.lines == ["registry.example:80"]
+        assert proxy.authorizations == (["me:p@w"] if user else [])
+        assert registry.log[0].headers["host"] == "registry.example"
+
+
+@pytest.mark.parametrize(
+    ("user", "refuse", "said"),
+    [("", 5, "connection refused"), ("me:wrong@", 0, "refuses the user"), ("none", 0, "wants an authentication")],
+)
+def test_a_socks_proxy_that_refuses(user: str, refuse: int, said: str) -> None:
+    with Registry() as registry, Socks(registry.host, users={"me": "p"} if user else None, refuse=refuse) as proxy:
+        environ = {"https_proxy": f"socks5h://{user if '@' in user else ''}{proxy.address}"}
+        with Transport(PLAIN, environ) as transport, pytest.raises(ConnectionFailed, match=said):
+            transport.send(Request("GET", "https://registry.example/v2/"))
