@@ -48,6 +48,7 @@ docs: setup  ## check the documentation: links, commands, the feature table, eve
 
 bench: setup  ## figures beside the peers that are installed
 	$(BIN)/python bench/run.py
+	$(BIN)/python bench/runtime.py
 	$(BIN)/python bench/registry.py
 
 .PHONY: help setup demo check test test-unit test-integration test-vm test-faults docs bench
