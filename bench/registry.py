@@ -3,7 +3,7 @@
     python bench/registry.py [--rounds 3] [--megabytes 120] [--write FILE]
 
 The image is one layer of files of this machine. Needs docker-registry (Debian package); podman takes part
-where it is installed. The tools take turns; each round starts with an empty store and a new repository.
+where it is installed. The tools take turns; each push goes to an empty registry, each pull into an empty store.
 Nothing here gates a test.
 """
 
@@ -152,10 +152,12 @@ def alone(folder: Path, plain: bytes, packed: bytes) -> list[str]:
     ]
 
 
-def measure(tools: list[Ours | Podman], host: str, rounds: int) -> dict[tuple[str, str], list[float]]:
+def measure(tools: list[Ours | Podman], host: str, rounds: int, data: Path) -> dict[tuple[str, str], list[float]]:
+    """``data`` is the registry's storage: it is emptied before each push, else blobs would only be mounted."""
     found: dict[tuple[str, str], list[float]] = {}
     for number in range(rounds):
-        for tool in tools:
+        for tool in reversed(tools):
+            shutil.rmtree(data, ignore_errors=True)
             found.setdefault((tool.name, "push"), []).append(tool.push(f"{host}/{tool.name}/r{number}:1"))
         for tool in tools:
             found.setdefault((tool.name, "pull"), []).append(tool.pull(f"{host}/orchestra/r{number}:1"))
@@ -194,7 +196,7 @@ def main() -> None:
     try:
         for tool in tools:
             tool.add(tar)
-        found = measure(tools, host, args.rounds)
+        found = measure(tools, host, args.rounds, work / "data")
         plain, packed = tar.read_bytes(), (work / "layer.tar.gz").read_bytes()
         text = "\n".join([*report(tools, found, len(plain), len(packed)), "", *alone(work, plain, packed)]) + "\n"
         print(text)
