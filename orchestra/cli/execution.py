@@ -81,14 +81,29 @@ class _forwarded:
 
 
 def attach(
-    context: Context, ref: str, *, start: bool, stdin: bool, tty: bool, keys: str = "", forward: bool = True
+    context: Context,
+    ref: str,
+    *,
+    start: bool,
+    stdin: bool,
+    tty: bool,
+    keys: str = "",
+    forward: bool = True,
+    streams: frozenset[str] = frozenset({"stdout", "stderr"}),
+    until: str = "",
 ) -> int | None:
-    """Connect this terminal to a container (and start it); returns its exit code, None when detached."""
+    """Connect this terminal to a container (and start it); returns its exit code, None when detached. Only
+    the outputs in ``streams`` are shown. ``until`` is "removed" to wait for that, too."""
     context.stdout.flush()
     sequence = terminal.detach_sequence(keys or terminal.DETACH)
     if tty:
-        return _attach_terminal(context, ref, sequence, start=start, stdin=stdin)
-    wire = context.client.open("attach", {"ref": ref, "start": start, "stdin": stdin}, fds=[0, 1, 2])
+        return _attach_terminal(context, ref, sequence, start=start, stdin=stdin, until=until)
+    null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+    shown = [1 if "stdout" in streams else null, 2 if "stderr" in streams else null]
+    wire = context.client.open(
+        "attach", {"ref": ref, "start": start, "stdin": stdin, "until": until}, fds=[0, *shown]
+    )
+    os.close(null)
     before = {}
     if forward:
 
@@ -105,14 +120,16 @@ def attach(
             signal.signal(number, handler)
 
 
-def _attach_terminal(context: Context, ref: str, sequence: bytes, *, start: bool, stdin: bool) -> int | None:
+def _attach_terminal(
+    context: Context, ref: str, sequence: bytes, *, start: bool, stdin: bool, until: str
+) -> int | None:
     """Through a socket pair: the daemon copies between it and the container's terminal."""
     import socket
     import threading
 
     ours, theirs = socket.socketpair()
     wire = context.client.open(
-        "attach", {"ref": ref, "start": start, "stdin": stdin}, fds=[theirs.fileno()] * 3
+        "attach", {"ref": ref, "start": start, "stdin": stdin, "until": until}, fds=[theirs.fileno()] * 3
     )
     theirs.close()
     first = wire.receive()

@@ -190,7 +190,11 @@ class Api:
     # containers: what is there
 
     def op_containers(self, _call: Call, args: Args) -> Any:
-        return [info_dict(c) for c in self.engine.containers(project=args.get("project"))]
+        found = [info_dict(c) for c in self.engine.containers(project=args.get("project"))]
+        if args.get("size"):
+            for info in found:
+                info["size_rw"], info["size_root"] = self.engine.sizes(info["id"])
+        return found
 
     def op_container(self, _call: Call, args: Args) -> Any:
         return info_dict(self.engine.container(args["ref"]))

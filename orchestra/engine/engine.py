@@ -87,11 +87,14 @@ class Engine:
         self.stopper = Stopper(self.parts)
         self.health = HealthWatch(self.parts, self.life)
         self.life.on_running = self.health.begin
+        self.life.on_removed = self._note_images
         self.inside = Inside(self.parts)
         self.recovery = Recovery(self.parts, self.life, self.nets, self.health)
         self.parts.shims.on_event = self._event
         self.parts.shims.on_lost = self._lost
         self._masters: dict[str, int] = {}
+        self._noting = threading.Lock()
+        self._noted: list[str] | None = None  # what images-in-use.json says
         self._groups: dict[str, str] = {}  # exec id → shim group
 
     # the daemon
@@ -295,8 +298,11 @@ class Engine:
 
     def _note_images(self) -> None:
         """For the tools that work on the image store without this daemon."""
-        used = sorted({c.spec.image_id for c in self.parts.registry.all()})
-        fs.write_file(self.paths.run / "images-in-use.json", json.dumps(used).encode())
+        with self._noting:
+            used = sorted({c.spec.image_id for c in self.parts.registry.all()})
+            if used != self._noted:
+                fs.write_file(self.paths.run / "images-in-use.json", json.dumps(used).encode())
+                self._noted = used
 
     def start(self, ref: str) -> None:
         self.life.start(self._get(ref))
@@ -329,7 +335,6 @@ class Engine:
 
     def remove(self, ref: str, *, force: bool = False, volumes: bool = False) -> None:
         self.life.remove(self._get(ref), force=force, volumes=volumes)
-        self._note_images()
 
     def update(self, ref: str, resources: Mapping[str, Any]) -> list[str]:
         from dataclasses import replace
@@ -494,6 +499,14 @@ class Engine:
             raise ConflictError(f"container {container.name} is not running")
         return processes(self.parts.shims.client(container.group).pids(container.id))
 
+    def sizes(self, ref: str) -> tuple[int, int]:
+        """Bytes of the container's own layer, and of that and its image."""
+        from orchestra.images.usage import unpacked_size
+
+        container = self._get(ref)
+        own = fs.tree_size(self.parts.folder(container.id) / "upper")
+        return own, own + unpacked_size(self.images, self.images.get(container.spec.image_id))
+
     def stats(self, ref: str) -> dict[str, Any]:
         from orchestra.engine.figures import stats
 
@@ -572,7 +585,6 @@ class Engine:
 def _mounted(container: Container) -> Callable[[bytes], bool]:
     """Whether a path of the upper directory is only a mount's place."""
     own = ("/etc/hosts", "/etc/hostname", "/etc/resolv.conf", "/dev", "/proc", "/sys")
-    places = {
-        os.fsencode(path.strip("/")) for path in (*own, *(r["Destination"] for r in container.state.mounts))
-    }
+    files = (r["Destination"] for r in container.state.mounts if os.path.isfile(r.get("Source") or ""))
+    places = {os.fsencode(path.strip("/")) for path in (*own, *files)}
     return lambda path: path.strip(b"/") in places

@@ -48,6 +48,7 @@ class Life:
         self.parts, self.nets, self.ports, self.volumes = parts, nets, ports, volumes
         self.files = Secrets(parts.paths)
         self.on_running: Callable[[Container], None] = lambda _container: None
+        self.on_removed: Callable[[], None] = lambda: None
         self._ids_lock = threading.Lock()
         self.on_created: dict[str, Callable[[], None]] = {}  # to be called once, before the program runs
 
@@ -537,6 +538,7 @@ class Life:
                     if self.volume_users(record["Name"]) in ([], [container.name]):
                         self._drop_volume(record["Name"])
         self.parts.registry.remove(container)
+        self.on_removed()
         if not any(other.group == container.group for other in self.parts.registry.all()):
             self.parts.shims.release(container.group)
 

@@ -65,6 +65,8 @@ def _cpu(service: Service, limits: ResourceSet, reserved: ResourceSet, count: in
         found["realtimeRuntime"] = service.cpu_rt_runtime
     if service.cpuset:
         found["cpus"] = service.cpuset
+    if service.extensions.get("x-cpuset-mems"):
+        found["mems"] = str(service.extensions["x-cpuset-mems"])
     return found
 
 

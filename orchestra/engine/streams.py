@@ -71,13 +71,20 @@ class Copier:
                 data = b""
             if not data:
                 if not tty:
-                    try:
-                        self._close_stdin()
-                    except (OrchestraError, OSError):
-                        return
+                    self._pass_end_on()
                 return
             if not write_all(target, data):
                 return
+
+    def _pass_end_on(self) -> None:
+        """The container reads the end of its input when neither the shim nor we hold the other side."""
+        try:
+            self._close_stdin()
+        except (OrchestraError, OSError):
+            pass  # it has ended
+        if self._attachment is not None and self._attachment.stdin >= 0:
+            os.close(self._attachment.stdin)
+            self._attachment.stdin = -1
 
     def end(self) -> None:
         for thread in self._threads:

@@ -116,6 +116,21 @@ def _draft(folder: str, name: str) -> tuple[int, str]:
             continue
 
 
+def tree_size(path: str | os.PathLike[str]) -> int:
+    """Bytes of all files below, hard links once; what vanishes meanwhile is left out."""
+    total, seen = 0, set()
+    for folder, _folders, names in os.walk(path):
+        for name in names:
+            try:
+                info = os.lstat(os.path.join(folder, name))
+            except OSError:
+                continue
+            if (info.st_dev, info.st_ino) not in seen:
+                seen.add((info.st_dev, info.st_ino))
+                total += info.st_size
+    return total
+
+
 def remove_tree(path: str | os.PathLike[str], *, dir_fd: int | None = None) -> None:
     """Remove a file or directory with all below. Never follows a link, never leaves the filesystem it
     began on (a mount inside is EBUSY). Nothing there is fine."""

@@ -56,7 +56,7 @@ def add_ls(parser: argparse.ArgumentParser) -> None:
     )
     add("-n", "--last", type=int, default=-1, help="the last N created")
     add("-l", "--latest", action="store_true", help="the last one created")
-    add("-s", "--size", action="store_true", help=argparse.SUPPRESS)
+    add("-s", "--size", action="store_true", help="how much each has written")
     add("--format", default="", help="table, json or a template")
     add("--no-trunc", action="store_true")
 
@@ -64,7 +64,7 @@ def add_ls(parser: argparse.ArgumentParser) -> None:
 def run_ls(context: Context, args: argparse.Namespace) -> int:
     from orchestra.cli.render.template import show
 
-    found = sorted(context.client.call("containers"), key=lambda c: -float(c["created"]))
+    found = sorted(context.client.call("containers", {"size": args.size}), key=lambda c: -float(c["created"]))
     last = 1 if args.latest else args.last
     stateful = any(word.startswith(("status=", "health=")) for word in args.filter)
     if not args.all and not stateful and last < 0:
@@ -80,6 +80,9 @@ def run_ls(context: Context, args: argparse.Namespace) -> int:
     if not show(context, args.format, rows, {"ID": "CONTAINER ID", "RunningFor": "CREATED"}):
         keys = ["ID", "Image", "Command", "RunningFor", "Status", "Ports", "Names"]
         titles = ["CONTAINER ID", "IMAGE", "COMMAND", "CREATED", "STATUS", "PORTS", "NAMES"]
+        if args.size:
+            keys.append("Size")
+            titles.append("SIZE")
         context.table(titles, [[str(r[key]) for key in keys] for r in rows])
     return 0
 
@@ -99,7 +102,11 @@ def row(info: dict[str, Any], *, full: bool = False) -> dict[str, Any]:
         "Labels": ",".join(f"{key}={value}" for key, value in info["labels"].items()),
         "Networks": ",".join(info["networks"]),
         "Mounts": ",".join(m.get("Name") or m.get("Source", "") for m in info["mounts"]),
-        "Size": "0B",
+        "Size": (
+            f"{words.size(info['size_rw'])} (virtual {words.size(info['size_root'])})"
+            if "size_rw" in info
+            else "0B"
+        ),
         "LocalVolumes": str(sum(1 for m in info["mounts"] if m.get("Type") == "volume")),
     }
 
@@ -391,13 +398,30 @@ def run_wait(context: Context, args: argparse.Namespace) -> int:
 
 def add_prune(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-f", "--force", action="store_true", help="ask nothing")
+    parser.add_argument(
+        "--filter", action="append", default=[], metavar="KEY=VALUE", help="until, label, label!"
+    )
+
+
+def pruned(info: dict[str, Any], word: str) -> bool:
+    """Whether a container passes a filter of ``prune``. Raises UsageError."""
+    key, _, value = word.partition("=")
+    if key == "until":
+        return float(info["created"]) <= words.moment(value)
+    if key in ("label", "label!"):
+        return matches(info, f"label={value}") == (key == "label")
+    raise UsageError(f"invalid filter {key!r}", hint="until, label and label! are there")
 
 
 def run_prune(context: Context, args: argparse.Namespace) -> int:
     from orchestra.cli.verbs.system import confirm
 
     confirm(context, "This will remove all stopped containers.", force=args.force)
-    removed = [c for c in context.client.call("containers") if c["state"] in ("created", "exited", "dead")]
+    removed = [
+        c
+        for c in context.client.call("containers")
+        if c["state"] in ("created", "exited", "dead") and all(pruned(c, word) for word in args.filter)
+    ]
     for info in removed:
         _do(context, "remove", info["id"])
     if removed:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import re
 import secrets
-import shlex
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -50,6 +50,7 @@ RIGHT = (
 )
 
 
+NAME = "[a-zA-Z0-9][a-zA-Z0-9_.-]+"
 LISTS = {
     "--add-host": "HOST:IP",
     "--annotation": "KEY=VALUE",
@@ -175,23 +176,26 @@ def run_create(context: Context, args: argparse.Namespace) -> int:
 def run_run(context: Context, args: argparse.Namespace) -> int:
     from orchestra.cli.execution import attach
 
-    if args.detach and args.attach:
-        raise UsageError("conflicting options: -a and -d")
+    tty = args.tty
     try:
+        if args.detach and args.attach:
+            raise UsageError("conflicting options: -a and -d")
+        if tty and args.interactive and not args.detach and not terminal.interactive():
+            raise UsageError("the input device is not a terminal", hint="leave -t away in a pipe")
+        streams = attached(args)
         info = _create(context, args)
     except OrchestraError as error:
         error.exit_code = 125  # as docker run: the command itself never began
         raise
     if args.detach:
         _or_discard(
-            context, info, lambda: context.client.call("container_do", {"verb": "start", "ref": info["id"]})
+            context,
+            info,
+            lambda: context.client.call("container_do", {"verb": "start", "ref": info["id"]}),
+            remove=args.rm,
         )
         print(info["id"], file=context.stdout)
         return 0
-    tty = args.tty
-    if tty and args.interactive and not terminal.interactive():
-        _discard(context, info["id"])
-        raise UsageError("the input device is not a terminal", hint="leave -t away in a pipe")
     code = _or_discard(
         context,
         info,
@@ -199,25 +203,39 @@ def run_run(context: Context, args: argparse.Namespace) -> int:
             context,
             info["id"],
             start=True,
-            stdin=args.interactive,
+            stdin=args.interactive and "stdin" in streams,
             tty=tty,
             keys=args.detach_keys,
             forward=args.sig_proxy == "true",
+            streams=streams,
+            until="removed" if args.rm else "",
         ),
+        remove=args.rm,
     )
     return 0 if code is None else int(code)
 
 
-def _or_discard(context: Context, info: dict[str, Any], work: Any) -> Any:
-    """A failed start: with docker's exit codes (127 not found, 126 not executable, 125 else)."""
+def attached(args: argparse.Namespace) -> frozenset[str]:
+    """The streams of ``-a``; without it the outputs, and the input with ``-i``."""
+    found = frozenset(word.lower() for word in args.attach)
+    for word in found - {"stdin", "stdout", "stderr"}:
+        raise UsageError(f"invalid stream {word!r} for --attach", hint="stdin, stdout or stderr")
+    return found or frozenset({"stdin", "stdout", "stderr"} if args.interactive else {"stdout", "stderr"})
+
+
+def _or_discard(context: Context, info: dict[str, Any], work: Any, *, remove: bool = False) -> Any:
+    """A failed start: with docker's exit codes (127 not found, 126 not executable, 125 else). ``remove``:
+    what was made for it goes."""
     try:
         return work()
     except OrchestraError as error:
         try:
             found = context.client.call("container", {"ref": info["id"]})
             error.exit_code = found["exit_code"] if found["exit_code"] in (126, 127) else 125
+            if remove:
+                _discard(context, info["id"])
         except OrchestraError:
-            error.exit_code = 125
+            error.exit_code = error.exit_code if error.exit_code in (126, 127) else 125
         raise
 
 
@@ -246,11 +264,18 @@ def spec(context: Context, args: argparse.Namespace) -> dict[str, Any]:
     """The options as a ContainerSpec in data form."""
     labels = {}
     for name in args.label_file:
-        labels.update(environment_file(context, name))
+        labels.update(label_file(context, name))
     labels.update(dict(word.partition("=")[::2] for word in args.label))
     modes = [name for name in args.network if name in ("none", "host") or name.startswith("container:")]
     if modes and len(args.network) > 1:
         raise UsageError(f"network {modes[0]} cannot be combined with others")
+    if modes:
+        for option in ("network_alias", "ip", "ip6", "mac_address", "link"):
+            if getattr(args, option):
+                flag = option.replace("_", "-")
+                raise UsageError(f"conflicting options: --{flag} and the network {modes[0]}")
+    if args.name and not re.fullmatch(NAME, args.name):
+        raise UsageError(f"invalid container name {args.name!r}", hint=f"only {NAME} is allowed")
     name = args.name or f"{secrets.choice(LEFT)}_{secrets.choice(RIGHT)}{secrets.randbelow(1000)}"
     mounts = [mount(context, word) for word in args.volume] + [
         mount_option(context, word) for word in args.mount
@@ -284,7 +309,9 @@ def spec(context: Context, args: argparse.Namespace) -> dict[str, Any]:
 
 def restart(args: argparse.Namespace) -> dict[str, Any]:
     name, _, count = (args.restart or "no").partition(":")
-    if name not in ("no", "always", "on-failure", "unless-stopped") or (count and not count.isdigit()):
+    if name not in ("no", "always", "on-failure", "unless-stopped") or (
+        count and (not count.isdigit() or name != "on-failure")
+    ):
         raise UsageError(
             f"invalid restart policy {args.restart!r}", hint="no, always, unless-stopped or on-failure[:N]"
         )
@@ -297,15 +324,17 @@ def networks(args: argparse.Namespace) -> list[dict[str, Any]]:
     """The networks to attach to; ``bridge`` when none is named."""
     found = []
     for index, word in enumerate(args.network or ["bridge"]):
-        values = dict(part.partition("=")[::2] for part in word.split(",")) if "=" in word else {"name": word}
-        aliases = [values["alias"]] if "alias" in values else []
-        attachment: dict[str, Any] = {"aliases": aliases + (args.network_alias if index == 0 else [])}
-        if index == 0:
-            attachment |= {
-                "ipv4_address": values.get("ip") or args.ip,
-                "ipv6_address": values.get("ip6") or args.ip6,
-                "mac_address": values.get("mac-address") or args.mac_address,
-            }
+        values = network_option(word)
+        first = index == 0
+        attachment: dict[str, Any] = {
+            "aliases": values["alias"] + (args.network_alias if first else []),
+            "ipv4_address": values["ip"] or (args.ip if first else ""),
+            "ipv6_address": values["ip6"] or (args.ip6 if first else ""),
+            "mac_address": values["mac-address"] or (args.mac_address if first else ""),
+            "link_local_ips": values["link-local-ip"],
+            "driver_opts": dict(entry.partition("=")[::2] for entry in values["driver-opt"]),
+            "gw_priority": int(values["gw-priority"] or 0),
+        }
         links = {}
         for link in args.link:
             target, _, alias = link.partition(":")
@@ -315,6 +344,51 @@ def networks(args: argparse.Namespace) -> list[dict[str, Any]]:
             {"network": name, "attachment": attachment, "aliases": attachment["aliases"], "links": links}
         )
     return found
+
+
+def network_option(word: str) -> dict[str, Any]:
+    """``NAME`` or ``name=NAME,alias=…,ip=…``. Raises UsageError."""
+    found: dict[str, Any] = {
+        "name": "", "alias": [], "driver-opt": [], "link-local-ip": [], "ip": "", "ip6": "", "mac-address": "",
+        "gw-priority": "",
+    }  # fmt: skip
+    if "=" not in word:
+        return {**found, "name": word}
+    for part in word.split(","):
+        key, _, value = part.partition("=")
+        if key not in found:
+            raise UsageError(
+                f"invalid --network {word!r}: unknown key {key!r}", hint=f"known: {', '.join(found)}"
+            )
+        found[key] = [*found[key], value] if isinstance(found[key], list) else value
+    if not found["name"]:
+        raise UsageError(f"invalid --network {word!r}: it has no name")
+    if found["gw-priority"] and not found["gw-priority"].lstrip("-").isdigit():
+        raise UsageError(f"invalid --network {word!r}: gw-priority is not a number")
+    return found
+
+
+def label_file(context: Context, name: str) -> dict[str, str]:
+    """KEY[=VALUE] a line; a key alone is an empty label."""
+    import os
+
+    place = os.path.join(context.cwd, name)
+    try:
+        with open(place, encoding="utf-8") as stream:
+            lines = [line.strip() for line in stream]
+    except (OSError, UnicodeDecodeError) as error:
+        raise OrchestraError(
+            f"label file {name}: {getattr(error, 'strerror', None) or 'no UTF-8 text'}"
+        ) from None
+    return dict(line.partition("=")[::2] for line in lines if line and not line.startswith("#"))
+
+
+def number(option: str, text: str, kind: Callable[[str], Any] = int) -> Any:
+    """The value of a numeric option. Raises UsageError."""
+    try:
+        return kind(text)
+    except ValueError:
+        raise UsageError(f"invalid --{option} {text!r}: not a number") from None
 
 
 def service(context: Context, args: argparse.Namespace) -> dict[str, Any]:
@@ -352,16 +426,19 @@ def service(context: Context, args: argparse.Namespace) -> dict[str, Any]:
         "ulimits": dict(map(ulimit, args.ulimit)),
         "init": args.init or None,
         "stop_signal": args.stop_signal,
-        "stop_grace_period": float(args.stop_timeout) if args.stop_timeout else None,
+        "stop_grace_period": number("stop-timeout", args.stop_timeout, float) if args.stop_timeout else None,
         "cgroup_parent": args.cgroup_parent,
         "runtime": args.runtime,
         "oom_kill_disable": args.oom_kill_disable,
-        "extensions": {"x-publish-all": True} if args.publish_all else {},
+        "extensions": {
+            **({"x-publish-all": True} if args.publish_all else {}),
+            **({"x-cpuset-mems": args.cpuset_mems} if args.cpuset_mems else {}),
+        },
     }
     if command:
         values["command"] = command
     if args.entrypoint is not None:
-        values["entrypoint"] = shlex.split(args.entrypoint)
+        values["entrypoint"] = [args.entrypoint] if args.entrypoint else []
         values.setdefault("command", [])
     if args.log_driver or args.log_opt:
         values["logging"] = {"driver": args.log_driver, "options": pairs(args.log_opt)}
@@ -399,7 +476,8 @@ def limits(args: argparse.Namespace) -> dict[str, Any]:
     }
     for option, name in sizes.items():
         if getattr(args, option):
-            found[name] = byte_size(getattr(args, option))
+            text = getattr(args, option)
+            found[name] = -1 if option == "memory_swap" and text == "-1" else byte_size(text)
     for option, name in numbers.items():
         text = getattr(args, option)
         if text:
@@ -417,10 +495,10 @@ def limits(args: argparse.Namespace) -> dict[str, Any]:
     rates: dict[str, Callable[[str], int]] = {
         "device_read_bps": byte_size,
         "device_write_bps": byte_size,
-        "device_read_iops": int,
-        "device_write_iops": int,
+        "device_read_iops": lambda text: int(number("device-read-iops", text)),
+        "device_write_iops": lambda text: int(number("device-write-iops", text)),
     }
-    blkio: dict[str, Any] = {"weight": int(args.blkio_weight)} if args.blkio_weight else {}
+    blkio: dict[str, Any] = {"weight": number("blkio-weight", args.blkio_weight)} if args.blkio_weight else {}
     for option, convert in rates.items():
         entries = [
             {"path": path, "rate": convert(rate)}
@@ -436,6 +514,9 @@ def limits(args: argparse.Namespace) -> dict[str, Any]:
 def health(args: argparse.Namespace) -> dict[str, Any]:
     from orchestra.cli.render.words import duration
 
+    given = [name for name in vars(args) if name.startswith("health_") and getattr(args, name)]
+    if args.no_healthcheck and given:
+        raise UsageError(f"conflicting options: --no-healthcheck and --{given[0].replace('_', '-')}")
     if args.no_healthcheck:
         return {"test": ["NONE"], "disable": True}
     found: dict[str, Any] = {"test": ["CMD-SHELL", args.health_cmd]} if args.health_cmd else {}
@@ -444,7 +525,7 @@ def health(args: argparse.Namespace) -> dict[str, Any]:
         if text:
             found[option] = duration(text)
     if args.health_retries:
-        found["retries"] = int(args.health_retries)
+        found["retries"] = number("health-retries", args.health_retries)
     return found
 
 
