@@ -69,7 +69,9 @@ def _unpack(stream: Any, path: str, target: str, *, archive: bool) -> None:
                 and not os.path.isdir(os.path.dirname(target.rstrip("/")) or "/")
             ):
                 raise NotFoundError(f"no such directory: {os.path.dirname(target)}")
-            rest = parts if into_directory and not contents_only else parts[1:]
+            # the contents of a directory come below "./", everything else below its own name
+            keep = contents_only or into_directory
+            rest = parts if keep else parts[1:]
             base = target
             if not rest and not member.isdir():
                 base, rest = (
@@ -82,7 +84,7 @@ def _unpack(stream: Any, path: str, target: str, *, archive: bool) -> None:
             member = altered(member, name="/".join(rest))
             if member.islnk():
                 linked = [part for part in member.linkname.split("/") if part not in ("", ".")]
-                wanted = linked if into_directory and not contents_only else linked[1:]
+                wanted = linked if keep else linked[1:]
                 member = altered(member, linkname="/".join(wanted))
             os.makedirs(base, exist_ok=True)
             if not archive or os.geteuid() != 0:

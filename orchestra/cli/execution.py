@@ -125,12 +125,10 @@ def _attach_terminal(
 ) -> int | None:
     """Through a socket pair: the daemon copies between it and the container's terminal."""
     import socket
-    import threading
 
     ours, theirs = socket.socketpair()
-    wire = context.client.open(
-        "attach", {"ref": ref, "start": start, "stdin": stdin, "until": until}, fds=[theirs.fileno()] * 3
-    )
+    request = {"ref": ref, "start": start, "stdin": stdin, "until": until, "size": terminal.size()}
+    wire = context.client.open("attach", request, fds=[theirs.fileno()] * 3)
     theirs.close()
     first = wire.receive()
     if first is not None and "error" in first:
@@ -142,9 +140,6 @@ def _attach_terminal(
         except OrchestraError:
             return
 
-    now = terminal.size()
-    if now:
-        threading.Timer(0.0, resize, now).start()
     pump = terminal.Pump(ours.fileno(), resize, sequence, stdin=stdin and os.isatty(0))
     try:
         pump.run()

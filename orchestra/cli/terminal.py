@@ -40,7 +40,7 @@ def raw(fd: int) -> Iterator[None]:
         yield
         return
     try:
-        tty.setraw(fd)
+        tty.setraw(fd, termios.TCSADRAIN)  # what was typed already is kept
         yield
     finally:
         termios.tcsetattr(fd, termios.TCSADRAIN, before)

@@ -342,7 +342,13 @@ class Api:
         ref = args["ref"]
         end: Callable[[], None] | None = None
         try:
-            end = self.engine.attach(ref, (fds[0], fds[1], fds[2]), stdin=bool(args.get("stdin")))
+            size = args.get("size")
+            end = self.engine.attach(
+                ref,
+                (fds[0], fds[1], fds[2]),
+                stdin=bool(args.get("stdin")),
+                size=(int(size[0]), int(size[1])) if size else None,
+            )
             call.send({"data": {"attached": True}})
             if args.get("start"):
                 self.engine.start(ref)

@@ -438,8 +438,16 @@ class Engine:
     def exec_signal(self, exec_id: str, signal: str) -> None:
         self._shim_of(exec_id).exec_signal(exec_id, signal_number(signal))
 
-    def attach(self, ref: str, fds: tuple[int, int, int], *, stdin: bool = False) -> Callable[[], None]:
-        """Before a start: the container is created in its shim only then, so the copying begins with it."""
+    def attach(
+        self,
+        ref: str,
+        fds: tuple[int, int, int],
+        *,
+        stdin: bool = False,
+        size: tuple[int, int] | None = None,
+    ) -> Callable[[], None]:
+        """Before a start: the container is created in its shim only then, so the copying begins with it.
+        ``size`` (rows, columns) is what its terminal gets before the program runs."""
         container = self._get(ref)
         copier = Copier(
             lambda: self.parts.shims.client(container.group).attach(container.id, wait=True),
@@ -447,10 +455,16 @@ class Engine:
             stdin=stdin,
             close_stdin=lambda: self.parts.shims.client(container.group).close_stdin(container.id),
         )
-        if container.running:
+
+        def begin() -> None:
             copier.begin()
+            if size and container.spec.service.tty:
+                self.resize(container.id, *size)
+
+        if container.running:
+            begin()
         else:
-            self.life.on_created[container.id] = copier.begin
+            self.life.on_created[container.id] = begin
         return copier.end
 
     def resize(self, ref: str, rows: int, columns: int) -> None:
