@@ -73,12 +73,19 @@ def entry() -> None:
     import gc
 
     gc.set_threshold(50_000, 20, 20)  # what a command makes, it keeps until its end
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed by the caller
+            setattr(sys, name, open(os.devnull, "w"))
     code = main(sys.argv[1:])
-    try:
-        sys.stdout.flush()
-        sys.stderr.flush()
-    except BrokenPipeError:
-        code = 141
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except BrokenPipeError:
+            code = 141
+        except OSError as error:
+            if stream is sys.stdout:
+                sys.stderr.write(f"error: cannot write the output: {(error.strerror or '').lower()}\n")
+            code = code or 1
     os._exit(code)
 
 
@@ -103,6 +110,10 @@ def main(argv: Sequence[str]) -> int:
     except BrokenPipeError:
         _silence()
         return 141
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else "cannot write the output: "
+        _silence(keep_errors=True)
+        return _report(OrchestraError(f"{where}{(error.strerror or str(error)).lower()}"), options, context)
     except RecursionError:
         return _report(OrchestraError("the input is nested too deeply"), options, context)
 
@@ -286,8 +297,8 @@ def _report(error: OrchestraError, options: Globals, context: Context | None) ->
     return error.exit_code
 
 
-def _silence() -> None:
+def _silence(*, keep_errors: bool = False) -> None:
     """Nobody reads: keep the interpreter from complaining when it flushes at the end."""
     null = os.open(os.devnull, os.O_WRONLY)
-    for stream in (sys.stdout, sys.stderr):
+    for stream in (sys.stdout,) if keep_errors else (sys.stdout, sys.stderr):
         os.dup2(null, stream.fileno())

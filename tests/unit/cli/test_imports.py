@@ -86,3 +86,16 @@ def test_reading_the_flags(target: str) -> None:
     done = python(PARSERS, module, function)
     assert done.returncode == 0, done.stderr
     assert sorted(NEVER & set(json.loads(done.stdout))) == []
+
+
+@pytest.mark.parametrize("words", [["version"], ["--help"], ["config"]])
+def test_output_that_cannot_be_written(folder: Path, words: list[str]) -> None:
+    code = f"import sys; sys.argv = {['orchestra', *words]!r}; from orchestra.cli.main import entry; entry()"
+    root = str(Path(__file__).resolve().parents[3])
+    command = [sys.executable, "-I", "-c", f"import sys; sys.path.insert(0, {root!r})\n{code}"]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, cwd=folder, check=False)
+    assert done.returncode == 1
+    assert "cannot write the output: no space left on device" in done.stderr and "Traceback" not in done.stderr
+    done = subprocess.run(["sh", "-c", 'exec "$@" >&-', "sh", *command], stderr=subprocess.PIPE, text=True, cwd=folder, check=False)
+    assert done.returncode == 0 and done.stderr == ""
