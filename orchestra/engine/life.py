@@ -270,12 +270,16 @@ class Life:
             container.state.ids = ()
             return None, ""
         if user_of:
-            uid, gid, size = self.parts.registry.get(user_of).state.ids
+            other = self.parts.registry.get(user_of)
+            if not other.state.ids:
+                raise ConflictError(f"cannot join the user namespace of {other.name}: it is not running")
+            uid, gid, size = other.state.ids
             container.state.ids = (uid, gid, size)
             return Range(size, False, uid, gid), user_of
         with self._ids_lock:
             if found.own:
-                used = [c.state.ids[0] for c in self.parts.registry.all() if c.state.ids]
+                held = [c.state.ids for c in self.parts.registry.all() if c.state.ids]
+                used = [(first, size) for uid, gid, size in held for first in (uid, gid)]
                 found = found.at(userns.free_start(used))
             container.state.ids = (found.uid, found.gid, found.size)
         return found, ""

@@ -23,7 +23,7 @@ from orchestra.errors import ConflictError, Location, OrchestraError, Unsupporte
 
 SETTINGS = Path("/etc/orchestra/daemon.json")
 SIZE = 65536
-FIRST, END = 0x70000000, 0x7FFE0000  # what systemd leaves to others: 4094 ranges
+FIRST, END = 0x70000000, 0x7FFE0000  # what systemd leaves to others: 4094 ranges, the first of them shared
 _OWNER = "orchestra"  # whose entries in /etc/subuid and /etc/subgid "default" takes, where there are some
 _KEYS = {"userns-remap"}
 
@@ -143,10 +143,15 @@ def remap_setting(path: Path | None = None) -> str:
     return str(data.get("userns-remap") or "")
 
 
-def free_start(used: Iterable[int]) -> int:
-    """The start of the first range that none of ``used`` (starts) lies in. Each has room for the largest."""
-    taken = {(start - FIRST) // SIZE for start in used if FIRST <= start < END}
-    for slot in range((END - FIRST) // SIZE):
+def free_start(used: Iterable[tuple[int, int]]) -> int:
+    """The start of the first range that touches none of ``used`` (start, size). The very first one is for
+    the containers that share (``userns-remap: default``)."""
+    taken = {
+        slot
+        for start, size in used
+        for slot in range((start - FIRST) // SIZE, (start + size - 1 - FIRST) // SIZE + 1)
+    }
+    for slot in range(1, (END - FIRST) // SIZE):
         if slot not in taken:
             return FIRST + slot * SIZE
     raise ConflictError(

@@ -324,7 +324,7 @@ def _driver_mount(volume: StoredVolume, target: str, *, read_only: bool, subpath
 
 def _nfs(volume: StoredVolume, words: Sequence[str], device: str) -> tuple[list[str], str]:
     """The kernel wants a numeric ``addr=``; what mount.nfs(8) would add."""
-    host = next((word.partition("=")[2] for word in words if word.startswith("addr=")), "")
+    host = next((word.partition("=")[2] for word in words if word.startswith("addr=")), "").strip("[]")
     if not host and not device.startswith(":"):
         host = device.rpartition(":")[0].strip("[]")
     if not host:
@@ -338,7 +338,8 @@ def _nfs(volume: StoredVolume, words: Sequence[str], device: str) -> tuple[list[
             f"volume {volume.name}: cannot resolve NFS server {host}: {error.strerror}"
         ) from None
     rest = [word for word in words if not word.startswith("addr=")]
-    return [*rest, f"addr={address}"], device if not device.startswith(":") else f"{host}{device}"
+    shown = f"[{host}]" if ":" in host else host
+    return [*rest, f"addr={address}"], device if not device.startswith(":") else f"{shown}{device}"
 
 
 def inside(root: Path, subpath: str, *, what: str) -> Path:

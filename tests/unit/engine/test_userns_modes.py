@@ -73,10 +73,12 @@ def test_bad_settings_say_where(settings: Path, text: str) -> None:
 
 
 def test_free_ranges() -> None:
-    assert userns.free_start([]) == FIRST
-    assert userns.free_start([FIRST, FIRST + 2 * SIZE, 100000]) == FIRST + SIZE
+    assert userns.free_start([]) == FIRST + SIZE  # the first is the shared one
+    assert userns.free_start([(FIRST, SIZE), (FIRST + 2 * SIZE, 1000), (100000, SIZE)]) == FIRST + SIZE
+    assert userns.free_start([(FIRST + SIZE + 5, SIZE)]) == FIRST + 3 * SIZE  # it reaches into two
+    assert userns.free_start([(FIRST - 10, 3 * SIZE)]) == FIRST + 3 * SIZE
     with pytest.raises(ConflictError):
-        userns.free_start(range(FIRST, userns.END, SIZE))
+        userns.free_start([(FIRST, userns.END - FIRST)])
 
 
 def test_mounts_of_volumes() -> None:

@@ -90,6 +90,18 @@ def test_mounts(volumes: Volumes, tmp_path: Path) -> None:
         volumes.mount("mem", "/d", subpath="x")
 
 
+@pytest.mark.parametrize(
+    ("server", "source", "address"),
+    [("::1", "[::1]:/export", "::1"), ("[::1]", "[::1]:/export", "::1"), ("localhost", "localhost:/export", None)],
+)
+def test_names_and_addresses_of_nfs_servers(volumes: Volumes, server: str, source: str, address: str | None) -> None:
+    volumes.create("far", driver_opts={"type": "nfs", "device": ":/export", "o": f"addr={server}"})
+    mount = volumes.mount("far", "/d")
+    assert mount["source"] == source
+    given = next(word for word in mount["options"] if word.startswith("addr="))
+    assert given == f"addr={address}" if address else given in ("addr=127.0.0.1", "addr=::1")
+
+
 def test_subpaths(volumes: Volumes) -> None:
     data = volumes.create("v").mountpoint
     (data / "a/b").mkdir(parents=True)
