@@ -255,7 +255,7 @@ def memory(ours: Ours) -> list[str]:
     more = run("m5", 40)
     grown = (pss(last) - before) * 1024 / 40
     ours.remove(*first, *others, *more)
-    return [f"| a shim alone, beside its nursery | {alone:.1f} MiB |", f"| a shim among six | {beside:.1f} MiB |", f"| each container more | {grown:.0f} KiB |"]
+    return [f"| a shim, beside its nursery and one more | {alone:.1f} MiB |", f"| a shim among seven | {beside:.1f} MiB |", f"| each container more | {grown:.0f} KiB |"]
 
 
 def crowd(ours: Ours, count: int) -> list[str]:
