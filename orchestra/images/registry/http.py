@@ -1,7 +1,7 @@
 """HTTP for registries: pooled connections, TLS, proxies, safe redirects, bounds on everything.
 
 Invariants: credentials go to the host they were given for and nowhere else (a redirect to another host
-loses them); only http and https are followed, never from https down to plain http, never to an address
+loses them), a proxy's to the proxy; only http and https are followed, never from https down to plain http, never to an address
 with user information inside; plain HTTP only to insecure hosts; an answer's head, a small body and the
 rate of a large one have time limits that a dripping server cannot stretch. No retries here.
 """
@@ -18,8 +18,8 @@ from typing import Any
 from urllib.parse import SplitResult, urljoin, urlsplit
 
 from orchestra import __version__
-from orchestra.images.registry import socks
 from orchestra.images.registry.config import RegistryConfig, host_name, url_host
+from orchestra.images.registry.links import ProxyProblem, Route, make_client
 from orchestra.images.registry.problems import ConnectionFailed, RedirectError, RegistryError, shown
 from orchestra.images.registry.proxies import Proxy, proxy_for
 from orchestra.images.registry.watchdog import Watchdog
@@ -30,6 +30,8 @@ CHUNK = 256 << 10
 _LEAST_BYTES = 64 << 10
 """A body must bring this much in each idle-timeout period."""
 _UPLOAD_PATIENCE = 5
+_HANDSHAKE_PATIENCE = 2
+"""In connect timeouts: all of TLS, CONNECT and SOCKS of a new connection."""
 _POOL = 8
 _FOLLOWED = (301, 302, 303, 307, 308)
 
@@ -151,19 +153,37 @@ class Response:
 class _Connection:
     """A connection to one origin, maybe through a proxy, with its watchdog."""
 
-    def __init__(self, key: tuple[str, str, int], client: http.client.HTTPConnection, dog: Watchdog) -> None:
+    def __init__(self, key: tuple[str, str, int], route: Route, dog: Watchdog) -> None:
         self.key = key
-        self.client = client
+        self.client = make_client(route, self._fresh)
         self.used = False
         self._dog = dog
+        self._limit = _HANDSHAKE_PATIENCE * route.timeout
+        self._early: socket.socket | None = None
         self.sock: socket.socket | None = None
-        """Kept here, since http.client forgets it once an answer says ``Connection: close``."""
+        """The outermost one. Kept here, since http.client forgets it once an answer says ``Connection: close``."""
 
     def connect(self, timeout: float) -> None:
-        self.client.connect()
-        self.sock = self.client.sock
+        """Everything until a request may be sent: TCP, the proxy, TLS; bounded as a whole."""
+        late = False
+        try:
+            self.client.connect()
+        finally:
+            if self._early is not None:
+                late = self._dog.release(self._early)
+                self._early.close()
+                self._early = None
+                if late:
+                    raise TimeoutError
+        self.sock = getattr(self.client.sock, "outer", self.client.sock)
+        assert self.sock is not None
         self.patience(timeout)
         self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+    def _fresh(self, link: socket.socket) -> None:
+        """A second descriptor stays valid while TLS takes the first one over."""
+        self._early = link.dup()
+        self._dog.watch(self._early, self._limit)
 
     def patience(self, seconds: float) -> None:
         """How long one wait for bytes may last."""
@@ -179,22 +199,32 @@ class _Connection:
         return self._dog.release(self.sock) if self.sock is not None else False
 
     def failure(self, error: Exception, url: str, doing: str) -> ConnectionFailed:
-        late = self.release() or isinstance(error, TimeoutError)
-        text = "timed out" if late else _reason(error)
+        late = self.release()
+        if isinstance(error, ProxyProblem):
+            return _proxy_failure(error, url, doing, late=late)
+        late = late or isinstance(error, TimeoutError)
         fatal = isinstance(error, ssl.SSLCertVerificationError | socket.gaierror) and not late
-        hint = None
-        if isinstance(error, ssl.SSLCertVerificationError):
-            hint = "put the authority's certificate into /etc/orchestra/certs.d/<host>/ca.crt"
+        text = "timed out" if late else _reason(error)
+        hint = _authority_hint(error, url_host(url))
         return ConnectionFailed(f"{doing} {shown(url)}: {text}", transient=not fatal, hint=hint)
 
 
-def _through_socks(client: http.client.HTTPConnection, proxy: Proxy) -> None:
-    """The one place where http.client makes its socket."""
+def _proxy_failure(problem: ProxyProblem, url: str, doing: str, *, late: bool) -> ConnectionFailed:
+    text = problem.text or (_reason(problem.error) if problem.error else "")
+    if late or isinstance(problem.error, TimeoutError):
+        text = "timed out"
+    name = problem.proxy.name
+    return ConnectionFailed(
+        f"{doing} {shown(url)}: the proxy {name}: {text}",
+        transient=not problem.final,
+        hint=_authority_hint(problem.error, name),
+    )
 
-    def make(address: tuple[str, int], timeout: float, _source: object = None) -> socket.socket:
-        return socks.connect((proxy.host, proxy.port), proxy.user, address, timeout)
 
-    client._create_connection = make  # type: ignore[attr-defined]
+def _authority_hint(error: Exception | None, host: str) -> str | None:
+    if not isinstance(error, ssl.SSLCertVerificationError):
+        return None
+    return f"put the authority's certificate into /etc/orchestra/certs.d/{host}/ca.crt"
 
 
 class Transport:
@@ -303,7 +333,13 @@ class Transport:
                 connection.client.close()
                 raise
             connection.release()
-            return Response(self, connection, raw, url)
+            response = Response(self, connection, raw, url)
+            proxy = self._proxy(parts)
+            if raw.status == 407 and proxy:
+                response.close()
+                refused = ProxyProblem(proxy, None, "answered 407 Proxy Authentication Required", final=True)
+                raise connection.failure(refused, url, "asking")
+            return response
 
     def _speak(
         self, connection: _Connection, request: Request, url: str, parts: SplitResult, authorization: str
@@ -361,28 +397,24 @@ class Transport:
             if group:
                 return group.pop()
         proxy = self._proxy(parts)
-        address = (proxy.host, proxy.port) if proxy and not proxy.socks else (host, port)
-        timeout = self.config.connect_timeout
-        client: http.client.HTTPConnection
-        if parts.scheme == "https":
-            context = self._context(url_host(url))
-            client = http.client.HTTPSConnection(*address, timeout=timeout, context=context)
-            if proxy and not proxy.socks:
-                headers = {"Proxy-Authorization": proxy.authorization} if proxy.authorization else {}
-                client.set_tunnel(host, port, headers)
-        else:
-            client = http.client.HTTPConnection(*address, timeout=timeout)
-        if proxy and proxy.socks:
-            _through_socks(client, proxy)
-        return _Connection(key, client, self._dog)
+        route = Route(
+            host,
+            port,
+            self.config.connect_timeout,
+            tls=self._context(url_host(url)) if parts.scheme == "https" else None,
+            proxy=proxy,
+            proxy_tls=self._context(proxy.name, strict=True) if proxy and proxy.scheme == "https" else None,
+        )
+        return _Connection(key, route, self._dog)
 
     def _proxy(self, parts: SplitResult) -> Proxy | None:
         port = parts.port or (443 if parts.scheme == "https" else 80)
         return proxy_for(self._environ, parts.scheme, str(parts.hostname), port)
 
-    def _context(self, host: str) -> ssl.SSLContext:
+    def _context(self, host: str, *, strict: bool = False) -> ssl.SSLContext:
+        """``strict``: "insecure" is about registries; a proxy always shows a certificate that we trust."""
         authorities, own = self.config.certificate_files(host)
-        verify = bool(authorities) or not self.config.is_insecure(host)
+        verify = strict or bool(authorities) or not self.config.is_insecure(host)
         key = (host if authorities or own else "", verify)
         with self._lock:
             if key not in self._contexts:

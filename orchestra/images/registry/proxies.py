@@ -1,7 +1,8 @@
 """Which proxy leads to a host: ``http_proxy``, ``https_proxy``, ``all_proxy`` and ``no_proxy``.
 
 As curl and Go read them: lower case wins over upper case; loopback never goes through a proxy;
-``no_proxy`` entries are ``*``, ``host``, ``.suffix``, ``host:port``, addresses and CIDR ranges.
+``no_proxy`` entries are ``*``, ``host``, ``.suffix``, ``host:port``, addresses and CIDR ranges. The proxy's own
+address is ``http://``, ``https://`` or ``socks5://`` (``socks5h://``), with a user where it wants one.
 """
 
 from __future__ import annotations
@@ -16,14 +17,26 @@ from orchestra.errors import UnsupportedError
 from orchestra.images.registry.config import is_loopback
 from orchestra.images.registry.problems import RegistryError
 
+_PORTS = {"http": 80, "https": 443, "socks5": 1080}
+
 
 @dataclass(frozen=True, slots=True)
 class Proxy:
     host: str
     port: int
     authorization: str = ""
-    socks: bool = False
+    scheme: str = "http"
     user: tuple[str, str] | None = None
+
+    @property
+    def socks(self) -> bool:
+        return self.scheme == "socks5"
+
+    @property
+    def name(self) -> str:
+        """``host[:port]`` for messages and certificates, the port left out where it is https' own."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return host if (self.scheme, self.port) == ("https", 443) else f"{host}:{self.port}"
 
 
 def proxy_for(environ: Mapping[str, str], scheme: str, host: str, port: int) -> Proxy | None:
@@ -40,21 +53,22 @@ def _variable(environ: Mapping[str, str], name: str) -> str:
 def _parse(address: str) -> Proxy:
     try:
         parts = urlsplit(address if "://" in address else f"http://{address}")
-        socks = parts.scheme in ("socks5", "socks5h")
-        port = parts.port or (1080 if socks else 80)
+        scheme = "socks5" if parts.scheme == "socks5h" else parts.scheme
+        port = parts.port or _PORTS.get(scheme, 0)
     except ValueError:
         raise RegistryError("invalid proxy address in the environment") from None
-    if parts.scheme != "http" and not socks:
+    if scheme not in _PORTS:
         raise UnsupportedError(
-            f"proxies by {parts.scheme}:// are not supported", hint="use an http:// or socks5:// proxy"
+            f"proxies by {parts.scheme}:// are not supported",
+            hint="use an http://, https:// or socks5:// proxy",
         )
     if not parts.hostname:
         raise RegistryError("the proxy address in the environment has no host")
     if parts.username is None:
-        return Proxy(parts.hostname, port, socks=socks)
+        return Proxy(parts.hostname, port, scheme=scheme)
     user = unquote(parts.username), unquote(parts.password or "")
-    token = "" if socks else "Basic " + b64encode(":".join(user).encode()).decode()
-    return Proxy(parts.hostname, port, token, socks, user)
+    token = "" if scheme == "socks5" else "Basic " + b64encode(":".join(user).encode()).decode()
+    return Proxy(parts.hostname, port, token, scheme, user)
 
 
 def _bypassed(exceptions: str, host: str, port: int) -> bool:

@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 
 import pytest
+from support.proxy import Proxy, certificate
 from support.registry import Registry
 
 from orchestra.images.registry.config import RegistryConfig
@@ -160,61 +161,43 @@ def test_basic_authentication(tmp_path: Path, env: dict[str, str]) -> None:
 
 @needs_server
 def test_tls(tmp_path: Path, env: dict[str, str]) -> None:
-    key, certificate = tmp_path / "key.pem", tmp_path / "cert.pem"
-    subprocess.run(
-        [
-            "openssl",
-            "req",
-            "-x509",
-            "-newkey",
-            "rsa:2048",
-            "-nodes",
-            "-days",
-            "1",
-            "-subj",
-            "/CN=test",
-            "-addext",
-            "subjectAltName=IP:127.0.0.1",
-            "-keyout",
-            str(key),
-            "-out",
-            str(certificate),
-        ],
-        check=True,
-        capture_output=True,
-        timeout=60,
-    )
-    with Server(tmp_path / "server", f"  tls: {{certificate: {certificate}, key: {key}}}\n") as server:
-        folder = tmp_path / "certs" / server.host
-        folder.mkdir(parents=True)
-        shutil.copy(certificate, folder / "ca.crt")
+    given, key = certificate(tmp_path / "one", "127.0.0.1")
+    with Server(tmp_path / "server", f"  tls: {{certificate: {given}, key: {key}}}\n") as server:
+        trust(tmp_path / "certs", server.host, given)
         there_and_back(server, tmp_path, env, config=RegistryConfig(certificates=(str(tmp_path / "certs"),)))
-        other = tmp_path / "other" / server.host
-        other.mkdir(parents=True)
-        subprocess.run(
-            [
-                "openssl",
-                "req",
-                "-x509",
-                "-newkey",
-                "rsa:2048",
-                "-nodes",
-                "-days",
-                "1",
-                "-subj",
-                "/CN=other",
-                "-keyout",
-                str(tmp_path / "k"),
-                "-out",
-                str(other / "ca.crt"),
-            ],
-            check=True,
-            capture_output=True,
-            timeout=60,
-        )
+        trust(tmp_path / "other", server.host, certificate(tmp_path / "two", "127.0.0.1")[0])
         with pytest.raises(ConnectionFailed, match="not trusted"):
             strict = RegistryConfig(certificates=(str(tmp_path / "other"),))
             pull(ImageStore(tmp_path / "x"), f"{server.host}/team/app:1", environ=env, config=strict)
+
+
+@needs_server
+@pytest.mark.parametrize("tls", [False, True])
+def test_behind_an_https_proxy(tmp_path: Path, env: dict[str, str], tls: bool) -> None:
+    """A registry that wants a password, by a name that only the proxy can reach; a proxy that wants one too."""
+    (tmp_path / "passwords").write_text(f"me:{HASH}\n")
+    extra = f"auth: {{htpasswd: {{realm: test, path: {tmp_path}/passwords}}}}\n"
+    name = "registry.example"
+    if tls:
+        given, key = certificate(tmp_path / "registry", name)
+        trust(tmp_path / "certs", name, given)
+        extra = f"  tls: {{certificate: {given}, key: {key}}}\n{extra}"
+    mine = certificate(tmp_path / "proxy", "127.0.0.1")
+    with Server(tmp_path / "server", extra) as server, Proxy(server.host, tls=mine, users={"who": "p@ss"}) as proxy:
+        trust(tmp_path / "certs", proxy.address, mine[0])
+        config = RegistryConfig(certificates=(str(tmp_path / "certs"),), insecure=() if tls else (name,), attempts=2)
+        address = f"https://who:p%40ss@{proxy.address}"
+        behind = env | ({"https_proxy": address} if tls else {"http_proxy": address, "https_proxy": address})
+        server.host = name
+        there_and_back(server, tmp_path, behind, AUTH, config=config, chunk=100_000)
+        assert any(line.startswith(f"CONNECT {name}:443 " if tls else f"PUT http://{name}/v2/") for line in proxy.lines)
+        with pytest.raises(AuthenticationError):
+            pull(ImageStore(tmp_path / "three"), f"{name}/team/app:1", environ=behind, config=config)
+
+
+def trust(certificates: Path, host: str, given: str) -> None:
+    (certificates / host).mkdir(parents=True)
+    shutil.copy(given, certificates / host / "ca.crt")
 
 
 @needs_server

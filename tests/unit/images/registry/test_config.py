@@ -75,6 +75,7 @@ def test_certificates(tmp_path: Path) -> None:
         ({"https_proxy": "http://p:3128"}, "https", "a.example", 443, ("p", 3128)),
         ({"HTTPS_PROXY": "p:3128"}, "https", "a.example", 443, ("p", 3128)),
         ({"https_proxy": "http://p:3128"}, "http", "a.example", 80, None),
+        ({"https_proxy": "https://p"}, "https", "a.example", 443, ("p", 443)),
         ({"all_proxy": "http://p:1"}, "http", "a.example", 80, ("p", 1)),
         ({"all_proxy": "http://p:1"}, "http", "127.0.0.1", 80, None),
         ({"all_proxy": "http://p:1", "no_proxy": "*"}, "http", "a.example", 80, None),
@@ -99,7 +100,7 @@ def test_proxy_password() -> None:
     assert found.authorization == "Basic bWU6cEBzcw=="
 
 
-@pytest.mark.parametrize("proxy", ["socks4://p:1", "https://p:1", "http://:1", "http://p:x"])
+@pytest.mark.parametrize("proxy", ["socks4://p:1", "https://:1", "http://:1", "http://p:x"])
 def test_bad_proxies(proxy: str) -> None:
     with pytest.raises(OrchestraError):
         proxy_for({"http_proxy": proxy}, "http", "a.example", 80)
