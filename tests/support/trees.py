@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import stat
+import struct
+import subprocess
 import tarfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+from orchestra.images.rootfs import dress_upper, lowerdirs
+
+CAPABILITY = struct.pack("<IIIII", 0x02000001, 1 << 13, 0, 0, 0)  # cap_net_raw+ep
 
 
 def snapshot(root: Path, *, times: bool = True, owners: bool = True) -> dict[str, tuple[Any, ...]]:
@@ -79,3 +87,51 @@ def archive(*members: tuple[Any, ...], form: int = tarfile.PAX_FORMAT) -> bytes:
             info.size = len(content) if kind == "file" else 0
             tar.addfile(info, io.BytesIO(content))
     return buffer.getvalue()
+
+
+@contextlib.contextmanager
+def overlay(lowers: list[Path], base: Path) -> Iterator[Path]:
+    """A mounted overlay of ``lowers`` (lowest first) with an upper directory ``base/upper``."""
+    for name in ("upper", "work", "merged"):
+        (base / name).mkdir(parents=True)
+    dress_upper(base / "upper", lowers)
+    options = f"lowerdir={':'.join(lowerdirs(lowers))},upperdir={base}/upper,workdir={base}/work"
+    options += ",redirect_dir=off,metacopy=off,index=off"
+    subprocess.run(["mount", "-t", "overlay", "overlay", "-o", options, str(base / "merged")], check=True)
+    try:
+        yield base / "merged"
+    finally:
+        subprocess.run(["umount", str(base / "merged")], check=True)
+
+
+def everything(folder: Path) -> None:
+    """A tree with one of each."""
+    folder.mkdir()
+    (folder / "file").write_bytes(b"content")
+    os.setxattr(folder / "file", "security.capability", CAPABILITY)
+    os.setxattr(folder / "file", "user.note", b"\0\xff")
+    os.setxattr(folder / "file", "trusted.note", b"t")
+    os.link(folder / "file", folder / "hard")
+    (folder / "setuid").write_bytes(b"x")
+    os.chown(folder / "setuid", 70_000, 4_000_000_000)
+    (folder / "setuid").chmod(0o6755)
+    os.mknod(folder / "null", stat.S_IFCHR | 0o666, os.makedev(1, 3))
+    os.mknod(folder / "disk", stat.S_IFBLK | 0o660, os.makedev(259, 70_000))
+    os.mkfifo(folder / "fifo", 0o622)
+    (folder / "link").symlink_to("../outside")
+    os.lchown(folder / "link", 5, 6)
+    os.setxattr(folder / "link", "trusted.note", b"on a link", follow_symlinks=False)
+    (folder / "sticky").mkdir()
+    (folder / "sticky").chmod(0o1777)
+    (folder / "closed").mkdir()
+    (folder / "closed" / "in").write_text("x")
+    (folder / "closed").chmod(0o000)
+    (folder / "setgid").mkdir()
+    (folder / "setgid" / "in").write_text("x")
+    os.chown(folder / "setgid", 0, 33)
+    (folder / "setgid").chmod(0o2775)
+    (folder / ("long" * 50)).write_text("long")
+    with open(folder / "sparse", "wb") as stream:
+        stream.truncate(50 << 20)
+    for path in folder.rglob("*"):
+        os.utime(path, ns=(0, 1_500_000_000_123_456_789), follow_symlinks=False)

@@ -8,15 +8,13 @@ import json
 import os
 import random
 import shutil
-import stat
-import struct
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from support.trees import archive, snapshot
+from support.engine import need
+from support.trees import archive, everything, overlay, snapshot
 
 from orchestra.images import layer
 from orchestra.images.archive import load, save
@@ -25,65 +23,14 @@ from orchestra.images.compress import chunks
 from orchestra.images.config import Settings
 from orchestra.images.diff import TreeOptions, changes, write_tree
 from orchestra.images.fromhost import HostOptions, from_host
-from orchestra.images.rootfs import dress_upper, lowerdirs
 from orchestra.images.store import ImageStore
 
 pytestmark = pytest.mark.root
-
-CAPABILITY = struct.pack("<IIIII", 0x02000001, 1 << 13, 0, 0, 0)  # cap_net_raw+ep
 
 
 @pytest.fixture
 def store(tmp_path: Path) -> ImageStore:
     return ImageStore(tmp_path / "images")
-
-
-@contextlib.contextmanager
-def overlay(lowers: list[Path], base: Path) -> Iterator[Path]:
-    """A mounted overlay of ``lowers`` (lowest first) with an upper directory ``base/upper``."""
-    for name in ("upper", "work", "merged"):
-        (base / name).mkdir(parents=True)
-    dress_upper(base / "upper", lowers)
-    options = f"lowerdir={':'.join(lowerdirs(lowers))},upperdir={base}/upper,workdir={base}/work"
-    options += ",redirect_dir=off,metacopy=off,index=off"
-    subprocess.run(["mount", "-t", "overlay", "overlay", "-o", options, str(base / "merged")], check=True)
-    try:
-        yield base / "merged"
-    finally:
-        subprocess.run(["umount", str(base / "merged")], check=True)
-
-
-def everything(folder: Path) -> None:
-    """A tree with one of each."""
-    folder.mkdir()
-    (folder / "file").write_bytes(b"content")
-    os.setxattr(folder / "file", "security.capability", CAPABILITY)
-    os.setxattr(folder / "file", "user.note", b"\0\xff")
-    os.setxattr(folder / "file", "trusted.note", b"t")
-    os.link(folder / "file", folder / "hard")
-    (folder / "setuid").write_bytes(b"x")
-    os.chown(folder / "setuid", 70_000, 4_000_000_000)
-    (folder / "setuid").chmod(0o6755)
-    os.mknod(folder / "null", stat.S_IFCHR | 0o666, os.makedev(1, 3))
-    os.mknod(folder / "disk", stat.S_IFBLK | 0o660, os.makedev(259, 70_000))
-    os.mkfifo(folder / "fifo", 0o622)
-    (folder / "link").symlink_to("../outside")
-    os.lchown(folder / "link", 5, 6)
-    os.setxattr(folder / "link", "trusted.note", b"on a link", follow_symlinks=False)
-    (folder / "sticky").mkdir()
-    (folder / "sticky").chmod(0o1777)
-    (folder / "closed").mkdir()
-    (folder / "closed" / "in").write_text("x")
-    (folder / "closed").chmod(0o000)
-    (folder / "setgid").mkdir()
-    (folder / "setgid" / "in").write_text("x")
-    os.chown(folder / "setgid", 0, 33)
-    (folder / "setgid").chmod(0o2775)
-    (folder / ("long" * 50)).write_text("long")
-    with open(folder / "sparse", "wb") as stream:
-        stream.truncate(50 << 20)
-    for path in folder.rglob("*"):
-        os.utime(path, ns=(0, 1_500_000_000_123_456_789), follow_symlinks=False)
 
 
 def test_everything_survives(tmp_path: Path) -> None:
@@ -239,8 +186,7 @@ def test_whiteouts_hide_and_opaque_directories_replace(store: ImageStore, tmp_pa
 
 @pytest.mark.peer
 def test_skopeo_reads_and_writes_our_archives(store: ImageStore, tmp_path: Path) -> None:
-    if not shutil.which("skopeo"):
-        pytest.skip("skopeo is not installed")
+    need("skopeo", bool(shutil.which("skopeo")), "skopeo is not installed")
     everything(tmp_path / "source")
     made = layer_of_tree(store, tmp_path / "source")
     image = extend(store, None, [made], Settings(cmd=["x"]), history=[], created=0, names=["mine:1"])

@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 
 import pytest
+from support.engine import need
 from support.proxy import Proxy, certificate
 from support.registry import Registry
 
@@ -28,8 +29,8 @@ pytestmark = pytest.mark.root
 
 SERVER = shutil.which("docker-registry")
 SKOPEO = shutil.which("skopeo")
-needs_server = pytest.mark.skipif(not SERVER, reason="docker-registry is not installed")
-needs_skopeo = pytest.mark.skipif(not SKOPEO, reason="skopeo is not installed")
+needs_server = pytest.mark.usefixtures("server_program")
+needs_skopeo = pytest.mark.usefixtures("skopeo_program")
 AUTH = Credentials("me", "s3cret")
 HASH = "$2y$05$abcdefghijklmnopqrstuuLK7U1u6pVRmL7L1BBM2aS35PSZnDXlK"
 """bcrypt of that password."""
@@ -54,6 +55,16 @@ LAYERS = [
     ),
     make_tar({"etc/two": b"2\n", "etc/.wh.one": b""}),
 ]
+
+
+@pytest.fixture
+def server_program() -> None:
+    need("docker-registry", bool(SERVER), "docker-registry is not installed")
+
+
+@pytest.fixture
+def skopeo_program() -> None:
+    need("skopeo", bool(SKOPEO), "skopeo is not installed")
 
 
 @pytest.fixture
