@@ -280,14 +280,14 @@ class Engine:
         self.parts.hub.publish("volume", "destroy", name, {"driver": "local"})
 
     def export_volume(self, name: str, fd: int) -> None:
-        with os.fdopen(os.dup(fd), "wb") as stream:
-            archive.export_tar(self.volumes_.path(name), stream)
+        with os.fdopen(os.dup(fd), "wb") as stream, self.volumes_.contents(name, read_only=True) as place:
+            archive.export_tar(place, stream)
 
     def import_volume(self, name: str, fd: int) -> None:
         if not self.volumes_.exists(name):
             self.volumes_.create(name, created=self.parts.clock.now())
-        with os.fdopen(os.dup(fd), "rb") as stream:
-            archive.import_tar(self.volumes_.path(name), stream)
+        with os.fdopen(os.dup(fd), "rb") as stream, self.volumes_.contents(name) as place:
+            archive.import_tar(place, stream)
 
     # containers
 

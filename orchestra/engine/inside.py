@@ -10,6 +10,7 @@ import json
 import os
 import subprocess
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from orchestra.engine import bundle
 from orchestra.engine.container import Container
 from orchestra.engine.parts import Parts
 from orchestra.errors import NotFoundError, OrchestraError
+from orchestra.volumes.manager import Volumes
 
 HELPER = Path(__file__).with_name("inside_process.py")
 
@@ -27,24 +29,38 @@ class Inside:
     def __init__(self, parts: Parts) -> None:
         self.parts = parts
 
-    def _place(self, container: Container) -> dict[str, Any]:
-        """Where the helper finds the root."""
+    def _place(self, container: Container, lent: ExitStack) -> dict[str, Any]:
+        """Where the helper finds the root; ``lent`` ends the mounts made for it."""
         if container.running and container.state.pid:
             return {"pid": container.state.pid, "user": bool(container.state.ids)}
         layers = self.parts.images.layers(self.parts.images.get(container.spec.image_id))
         bundle.make_upper(self.parts, container, layers)  # takes the mark of the volatile mount away
         root = bundle._root(self.parts, container, layers)
-        volumes = [
-            {"source": r["Source"], "target": r["Destination"], "read_only": not r["RW"]}
-            for r in container.state.mounts
-            if r["Type"] in ("bind", "volume") and os.path.exists(r["Source"])
-        ]
+        volumes = []
+        for record in container.state.mounts:
+            source = self._source(record, lent)
+            if source and os.path.exists(source):
+                volumes.append(
+                    {"source": source, "target": record["Destination"], "read_only": not record["RW"]}
+                )
         (self.parts.folder(container.id) / "work").mkdir(mode=0o700, exist_ok=True)
         return {"overlay": root["options"], "at": str(self.parts.paths.mountpoint), "mounts": volumes}
 
+    def _source(self, record: dict[str, Any], lent: ExitStack) -> str:
+        """What a stopped container has at a mount; '' for what exists only while it runs."""
+        volumes = Volumes(self.parts.paths.volumes)
+        if record["Type"] == "bind":
+            return str(record["Source"])
+        if record["Type"] != "volume" or not volumes.exists(record["Name"]):
+            return ""
+        subpath = record.get("Subpath") or ""
+        mount = volumes.mount(record["Name"], record["Destination"], subpath=subpath)
+        if mount["type"] == "tmpfs":
+            return ""
+        return str(lent.enter_context(volumes.lent(record["Name"], mount, subpath=subpath))["source"])
+
     def call(self, container: Container, request: dict[str, Any], fd: int) -> dict[str, Any]:
         """Run one request in the helper; ``fd`` is its stream. Raises OrchestraError."""
-        data = json.dumps({**self._place(container), **request}).encode()
         command = [
             sys.executable,
             "-I",
@@ -53,7 +69,9 @@ class Inside:
             "from orchestra.engine.inside_process import main; main(int(sys.argv[1]))",
             str(fd),
         ]
-        done = subprocess.run(command, input=data, capture_output=True, pass_fds=(fd,), check=False)
+        with ExitStack() as lent:
+            data = json.dumps({**self._place(container, lent), **request}).encode()
+            done = subprocess.run(command, input=data, capture_output=True, pass_fds=(fd,), check=False)
         try:
             answer: dict[str, Any] = json.loads(done.stdout)
         except ValueError:

@@ -189,7 +189,7 @@ class Life:
 
     def _start(self, container: Container, shim: ShimClient) -> float:
         parts, state = self.parts, container.state
-        with ExitStack() as undo:
+        with ExitStack() as lent, ExitStack() as undo:
             self.clear(container)
             undo.callback(self._release, container)
             held = self.ports.claim(container.id, self._wanted_ports(container))
@@ -204,7 +204,7 @@ class Life:
             pieces = bundle.Pieces(
                 layers,
                 self._etc(container, endpoints, ids),
-                self._mounts(container, layers, ids),
+                self._mounts(container, layers, ids, lent),
                 self._pid_of,
                 ids,
                 user_of,
@@ -402,8 +402,10 @@ class Life:
     def _hosts(self, container: Container, places: dict[str, Joined]) -> None:
         del places  # the addresses were known when the file was written
 
-    def _mounts(self, container: Container, layers: list[Path], ids: Range | None) -> list[dict[str, Any]]:
-        """OCI mounts of binds, volumes and granted files."""
+    def _mounts(
+        self, container: Container, layers: list[Path], ids: Range | None, lent: ExitStack
+    ) -> list[dict[str, Any]]:
+        """OCI mounts of binds, volumes and granted files; ``lent`` ends those that the host makes for the start."""
         from orchestra.engine.mounts import oci_mount
 
         found = []
@@ -413,7 +415,11 @@ class Life:
                 found.append(oci_mount(record, lambda _target: []))
             elif record["Type"] == "volume":
                 mount = self._volume_mount(container, record, layers)
-                found += userns.map_mounts([mount]) if ids else [mount]
+                mounts = userns.map_mounts([mount]) if ids else [mount]
+                subpath = record.get("Subpath") or ""
+                found += [
+                    lent.enter_context(self.volumes.lent(record["Name"], m, subpath=subpath)) for m in mounts
+                ]
         granted = [
             GrantedFile(
                 f.target,

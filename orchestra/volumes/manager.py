@@ -7,8 +7,9 @@
     <root>/.removed-<hex>/         a removed volume whose files are still to be deleted
 
 Filling holds an flock on the volume's directory. Only the ``local`` driver exists; its options ``type``,
-``o`` and ``device`` say what is mounted instead of ``_data``. Such a mount is made in each container's own
-mount namespace: a ``tmpfs`` volume is therefore not shared between containers.
+``o`` and ``device`` say what is mounted instead of ``_data``. A ``tmpfs`` is mounted in each container's own
+mount namespace, and is therefore not shared between containers; other filesystems are mounted by the host
+(see ``attach``). Neither is filled from the image.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestra.errors import ConflictError, NotFoundError, OrchestraError, UnsupportedError
+from orchestra.volumes import attach
 from orchestra.volumes.imageview import ImageView
 
 _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*")
@@ -188,7 +190,9 @@ class Volumes:
         (sweep or _delete)(aside)
 
     def leftovers(self) -> list[Path]:  # type: ignore[valid-type]
-        """Directories of removed or half-made volumes, for the sweeper to delete at the daemon's start."""
+        """Directories of removed or half-made volumes, for the sweeper to delete at the daemon's start. Mounts
+        that a killed daemon left are taken away."""
+        attach.clear(self._root)
         try:
             return sorted(p for p in self._root.iterdir() if p.name.startswith((".removed-", ".new-")))
         except FileNotFoundError:
@@ -204,9 +208,37 @@ class Volumes:
             words = [word for word in _words(volume) if word not in ("ro", "rw")]
             source = self.subpath(name, subpath) if subpath else volume.mountpoint
             return {"destination": target, "type": "bind", "source": str(source), "options": options + words}
-        if subpath and not _is_bind(volume):
+        if subpath and volume.options.get("type") == "tmpfs" and not _is_bind(volume):
             raise UnsupportedError(f"volume {name}: a subpath of a {volume.options.get('type')} volume")
         return _driver_mount(volume, target, read_only=read_only, subpath=subpath)
+
+    @contextmanager
+    def lent(self, name: str, mount: Mapping[str, Any], *, subpath: str = "") -> Iterator[dict[str, Any]]:
+        """``mount()``'s answer as a container can take it while the context lasts: what the host has to mount
+        is mounted, and becomes a bind of that."""
+        if not attach.needed(mount):
+            yield dict(mount)
+            return
+        with attach.attached(self._root, name, mount) as place:
+            source = inside(place, subpath, what=f"volume {name}") if subpath else place
+            options = ["rbind", "rprivate", "ro" if "ro" in mount["options"] else "rw"]
+            yield {
+                "destination": mount["destination"],
+                "type": "bind",
+                "source": str(source),
+                "options": options,
+            }
+
+    @contextmanager
+    def contents(self, name: str, *, read_only: bool = False) -> Iterator[Path]:
+        """The directory of its contents while the context lasts, whatever is mounted for it."""
+        with self.lent(name, self.mount(name, "/", read_only=read_only)) as mount:
+            if mount["type"] != "bind":
+                raise UnsupportedError(
+                    f"volume {name}: its contents exist only inside of containers",
+                    hint="use `cp` with a container that has it",
+                )
+            yield Path(mount["source"])
 
     def subpath(self, name: str, subpath: str) -> Path:
         """A directory or file of the volume; no symbolic link is followed on the way."""

@@ -125,3 +125,20 @@ def test_volumes_of_a_project(engine: Engine) -> None:
     engine.write("name: vols\nservices:\n  a: {image: busybox, volumes: ['data:/d']}\nvolumes:\n  data: {external: true, name: not-there}\n")
     done = engine.run("up", "-d", code=1)
     assert "not-there" in done.stderr and "volume create" in done.stderr
+
+
+def test_other_filesystems_are_mounted_by_the_host(engine: Engine) -> None:
+    """ramfs stands for all that the kernel can mount: gone with its last container, and nothing of it on the host."""
+    engine.run("volume", "create", "-o", "type=ramfs", "-o", "device=ramfs", "-o", "o=mode=750,nosuid", "ram")
+    engine.run("container", "run", "-d", "--init", "--name", "one", "-v", "ram:/ram", "busybox", "sleep", "1000")
+    assert engine.out("container", "exec", "one", "sh", "-c", "echo x > /ram/x; stat -c %a /ram").strip() == "750"
+    pid = json.loads(engine.out("container", "inspect", "one"))[0]["State"]["Pid"]
+    (line,) = [entry for entry in Path(f"/proc/{pid}/mountinfo").read_text().splitlines() if " /ram " in entry]
+    assert " - ramfs " in line and "nosuid" in line
+    assert not [entry for entry in Path("/proc/self/mountinfo").read_text().splitlines() if "/.mounted-" in entry]
+    assert sorted(os.listdir(engine.root / "lib/volumes")) == ["ram"]
+    engine.run("container", "rm", "-f", "one")
+    engine.run("volume", "create", "-o", "type=ramfs", "-o", "device=ramfs", "-o", "o=size", "-o", "type=surely-none", "none")
+    done = engine.run("container", "run", "--rm", "-v", "none:/d", "busybox", "true", code=125)
+    assert "volume none: cannot mount ramfs: this kernel has no filesystem surely-none" in done.stderr
+    assert sorted(os.listdir(engine.root / "lib/volumes")) == ["none", "ram"]

@@ -8,6 +8,9 @@ for controller in $(cat /sys/fs/cgroup/cgroup.controllers); do
     echo "+$controller" >/sys/fs/cgroup/cgroup.subtree_control
 done
 modprobe -a veth bridge nf_tables tun 2>/dev/null
+for folder in /out/tools/usr /out/tools/lib /out/tools/sbin; do # into the overlay, where this machine has none
+    [ ! -d "$folder" ] || cp -an "$folder/." "${folder#/out/tools}/"
+done
 cd "$repo" || exit
 export PYTHONPATH="$repo/tests/vm" PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 PYTEST_DISABLE_PLUGIN_AUTOLOAD=1
 export ORCHESTRA_TEST_PATIENCE=5 ORCHESTRA_TEST_IDLE=60

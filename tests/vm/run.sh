@@ -46,6 +46,17 @@ install_packages() {
     DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $missing >/dev/null
 }
 
+# $1: directory for tools/: the programs of an NFS server and their libraries, for the guest only (installed here,
+# they would start a server on this machine)
+prepare_tools() {
+    mkdir -p "$1/tools.new" "$1/package"
+    (cd "$1/package" && apt-get -qq -o APT::Sandbox::User=root download nfs-kernel-server libwrap0 libtirpc3 libnsl2 \
+        libgssapi-krb5-2 libkrb5-3 libk5crypto3 libkrb5support0 libkeyutils1 libcom-err2)
+    for archive in "$1"/package/*.deb; do dpkg-deb -x "$archive" "$1/tools.new"; done
+    rm -rf "$1/package" "$1/tools.new/etc" "$1/tools.new/usr/share"
+    mv "$1/tools.new" "$1/tools"
+}
+
 # $1: directory for vmlinuz, initrd and modules/
 prepare_kernel() {
     package=$(apt-cache depends linux-image-amd64 | sed -n 's/^ *Depends: \(linux-image-[^ ]*\)$/\1/p' | head -n 1)
@@ -76,6 +87,7 @@ prepare_kernel() {
 install_packages
 cache=${VM_CACHE:-$work/boot}
 [ -e "$cache/ready" ] || prepare_kernel "$cache"
+[ -e "$cache/tools" ] || prepare_tools "$cache"
 
 out=$work/out
 mkdir "$out"
@@ -91,6 +103,7 @@ else
     sed -e 's/#.*//' -e 's/[[:space:]]*$//' -e '/^$/d' "$here/selection"
 fi >"$out/tests"
 cp "$here/guest.sh" "$out/guest.sh"
+cp -a "$cache/tools" "$out/tools"
 
 set -- -M q35 -accel "${VM_ACCEL:-tcg,thread=multi,tb-size=256}" -cpu "${VM_CPU:-Nehalem}" -smp 2 -m "${VM_MEMORY:-1536}"
 set -- "$@" -nodefaults -no-user-config -display none -no-reboot -kernel "$cache/vmlinuz" -initrd "$cache/initrd"
