@@ -10,8 +10,10 @@ from __future__ import annotations
 import errno
 import os
 
-from orchestra.linux import calls
+from orchestra.linux import calls, fs
 from orchestra.linux import constants as C
+
+OTHERS = "/./"  # in the source of a mount: what follows is resolved without links (see ``clone_tree``)
 
 PROPAGATION = {
     "private": C.MS_PRIVATE,
@@ -30,7 +32,15 @@ def fd_path(fd: int) -> str:
 
 
 def clone_tree(path: str, *, recursive: bool, dir_fd: int = C.AT_FDCWD, follow: bool = True) -> int:
-    """A detached copy of the mount at ``path`` ('' with a ``dir_fd``: of that very file)."""
+    """A detached copy of the mount at ``path`` ('' with a ``dir_fd``: of that very file). In ``/base/./rest``
+    the base is ours and the rest others': it is looked up below the base, by no symbolic link."""
+    base, mark, rest = path.partition(OTHERS)
+    if mark:
+        fd = _open_beneath(base or "/", rest)
+        try:
+            return clone_tree("", dir_fd=fd, recursive=recursive)
+        finally:
+            os.close(fd)
     flags = C.OPEN_TREE_CLONE | C.OPEN_TREE_CLOEXEC
     if recursive:
         flags |= C.AT_RECURSIVE
@@ -39,6 +49,14 @@ def clone_tree(path: str, *, recursive: bool, dir_fd: int = C.AT_FDCWD, follow: 
     if not follow:
         flags |= C.AT_SYMLINK_NOFOLLOW
     return calls.open_tree(dir_fd, path, flags)
+
+
+def _open_beneath(base: str, rest: str) -> int:
+    folder = os.open(base, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        return fs.open_inside(folder, rest, follow=False)
+    finally:
+        os.close(folder)
 
 
 def attach(mount_fd: int, target_fd: int) -> None:

@@ -106,8 +106,7 @@ def test_secrets_are_seen_by_whom_they_are_granted_to(engine: Engine) -> None:
 
 def test_mounts_of_a_container_do_not_reach_the_host(engine: Engine) -> None:
     (engine.folder / "shared/inner").mkdir(parents=True)
-    before = Path("/proc/self/mountinfo").read_text().count("\n")
     engine.run("container", "run", "--rm", "--privileged", "-v", f"{engine.folder}/shared:/shared", "busybox", "sh", "-ec",
                "mount -t tmpfs t /shared/inner; touch /shared/inner/made; mount --bind /shared /mnt 2>/dev/null || true")  # fmt: skip
     assert os.listdir(engine.folder / "shared/inner") == []
-    assert Path("/proc/self/mountinfo").read_text().count("\n") == before
+    assert str(engine.folder) not in Path("/proc/self/mountinfo").read_text()

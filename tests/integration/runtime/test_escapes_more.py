@@ -204,6 +204,12 @@ found["parent"] = os.getppid()
         victim.wait()
 
 
+def mounts_at(place: str) -> list[str]:
+    """The host's mounts there and in what the links of the attacks lead to."""
+    lines = Path("/proc/self/mountinfo").read_text().splitlines()
+    return [line for line in lines if line.split()[4].startswith((place, "/proc/", "/dev/null"))]
+
+
 def swapping(place: Path, targets: list[str]) -> tuple[threading.Event, threading.Thread]:
     """Another container's part of a race: ``place`` is by turns a directory and a link to each target."""
     stop = threading.Event()
@@ -244,7 +250,7 @@ def test_racing_links_below_mount_targets(lab: Lab, tmp_path: Path) -> None:
     stop, thread = swapping(volume / "way", [str(outside), "/proc/sys", "/proc/self/attr", "/proc/1", "/proc/self/root" + str(outside),
                                              "../../../../../../.." + str(outside)])
     before = Path("/proc/sys/kernel/shmmni").read_text()
-    mounted = Path("/proc/self/mountinfo").read_text().count("\n")
+    mounted = mounts_at(str(tmp_path))
     ran = 0
     try:
         for number in range(24):
@@ -266,7 +272,7 @@ def test_racing_links_below_mount_targets(lab: Lab, tmp_path: Path) -> None:
         thread.join()
     assert os.listdir(outside) == []
     assert Path("/proc/sys/kernel/shmmni").read_text() == before
-    assert Path("/proc/self/mountinfo").read_text().count("\n") == mounted
+    assert mounts_at(str(tmp_path)) == mounted
     assert ran
 
 
@@ -277,7 +283,7 @@ def test_racing_links_below_covered_paths(lab: Lab, tmp_path: Path) -> None:
         place.mkdir(parents=True)
     (outside / "below/file").write_text("untouched")
     stop, thread = swapping(volume / "way", [str(outside), "/proc/sys", "/dev", "/proc/self/root" + str(outside)])
-    mounted = Path("/proc/self/mountinfo").read_text().count("\n")
+    mounted = mounts_at(str(tmp_path))
     try:
         for _ in range(12):
             config = lab.shell("(echo x >/proc/sysrq-trigger) 2>/dev/null && echo OUT; cat /proc/keys; echo x >/dev/null || echo OUT")
@@ -291,7 +297,28 @@ def test_racing_links_below_covered_paths(lab: Lab, tmp_path: Path) -> None:
         thread.join()
     (outside / "below/new").write_text("still writable")
     assert (outside / "below/file").read_text() == "untouched"
-    assert Path("/proc/self/mountinfo").read_text().count("\n") == mounted
+    assert mounts_at(str(tmp_path)) == mounted
+
+
+def test_racing_links_in_the_source_of_a_mount(lab: Lab, tmp_path: Path) -> None:
+    """A part of a volume (``subpath``) is looked up below the volume, by no link: ``/volume/./part``."""
+    volume, outside = tmp_path / "volume", tmp_path / "outside"
+    for place in (volume / "way/part", outside / "part"):
+        place.mkdir(parents=True)
+    (outside / "part/file").write_text("of the host")
+    stop, thread = swapping(volume / "way", [str(outside), "../outside", "/proc/self/root" + str(outside)])
+    codes = []
+    try:
+        for _ in range(24):
+            config = lab.shell("ls /x; echo over")
+            config["mounts"].append({"destination": "/x", "type": "bind", "source": f"{volume}/./way/part", "options": ["rbind"]})
+            result = lab.run(config)
+            codes.append(result.returncode)
+            assert result.stdout in ("", "over\n")
+    finally:
+        stop.set()
+        thread.join()
+    assert 0 in codes, "sometimes the directory was there"
 
 
 def test_no_descriptor_but_the_standard_ones(lab: Lab, tmp_path: Path) -> None:
