@@ -253,7 +253,7 @@ def test_racing_links_below_mount_targets(lab: Lab, tmp_path: Path) -> None:
     mounted = mounts_at(str(tmp_path))
     ran = 0
     try:
-        for number in range(24):
+        for number in range(12):
             config = lab.shell("cat /proc/sys/kernel/shmmni; (echo x >/proc/sysrq-trigger) 2>/dev/null && echo OUT;"
                                "(echo x >/proc/sys/kernel/core_pattern) 2>/dev/null && echo OUT; cat /proc/keys")
             config["linux"]["sysctl"] = {"kernel.shmmni": str(70 + number)}
@@ -309,7 +309,7 @@ def test_racing_links_in_the_source_of_a_mount(lab: Lab, tmp_path: Path) -> None
     stop, thread = swapping(volume / "way", [str(outside), "../outside", "/proc/self/root" + str(outside)])
     codes = []
     try:
-        for _ in range(24):
+        for _ in range(12):
             config = lab.shell("ls /x; echo over")
             config["mounts"].append({"destination": "/x", "type": "bind", "source": f"{volume}/./way/part", "options": ["rbind"]})
             result = lab.run(config)
