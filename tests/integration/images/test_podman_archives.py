@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import stat
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -15,8 +16,10 @@ from typing import Any
 import pytest
 from support.engine import Engine, need
 from support.runtimelab import COMMAND
+from support.stacks import assert_same, build_stack, comparable
 from support.trees import CAPABILITY, archive, everything, overlay, snapshot
 
+from orchestra.images.archive import save
 from orchestra.images.commit import extend, layer_of_tree, store_layer
 from orchestra.images.config import Settings, history_step
 from orchestra.images.fromhost import HostOptions, from_host
@@ -80,13 +83,12 @@ def podman() -> Iterator[Podman]:
 
 
 def plain(files: dict[str, Any]) -> dict[str, Any]:
-    """Without the times of directories (podman's are those of its own unpacking) and parts of seconds, the trusted
-    attributes (podman drops them) and the link groups (an overlay shows other inodes than one directory)."""
+    """Without the times of directories (podman's are those of its own unpacking) and parts of seconds, and the
+    trusted attributes (podman drops them)."""
     kept = {}
-    for path, (kind, mode, owner, mtime, content, xattrs, _) in files.items():
+    for path, (kind, mode, owner, mtime, content, xattrs, group) in comparable(files).items():
         mine = tuple(pair for pair in xattrs if not pair[0].startswith("trusted."))
-        kept[path] = (kind, mode, owner, mtime // 10**9 if content is not None else None, content, mine)
-    kept.pop(".")
+        kept[path] = (kind, mode, owner, mtime // 10**9 if not stat.S_ISDIR(kind) else None, content, mine, group)
     return kept
 
 
@@ -143,6 +145,18 @@ def test_podman_loads_what_we_saved(tmp_path: Path, engine: Engine, podman: Podm
     assert [step["created_by"] for step in seen["History"]] == [step["created_by"] for step in image.config["history"]]
     assert podman.files("mine:1") == files(store, image, tmp_path / "mount")
     assert podman.run("--rm", "mine:1") == "new\n70000\na b=c\n/srv\n"
+
+
+@pytest.mark.parametrize("seed", range(300, 303))
+def test_podman_sees_the_same_stacks(tmp_path: Path, podman: Podman, seed: int) -> None:
+    store = ImageStore(tmp_path / "images")
+    image, _ = build_stack(store, tmp_path, seed)
+    with open(tmp_path / "saved.tar", "wb") as stream:
+        save(store, ["stack:1"], stream.write)
+    podman("load", "-i", str(tmp_path / "saved.tar"))
+    with overlay(store.layers(image), tmp_path / "mount") as merged:
+        want = plain(snapshot(merged))
+    assert_same(podman.files("stack:1"), want)
 
 
 @pytest.mark.parametrize("form", FORMS)
