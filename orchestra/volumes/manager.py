@@ -30,6 +30,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestra.errors import ConflictError, NotFoundError, OrchestraError, UnsupportedError
+from orchestra.linux.mount import OTHERS
 from orchestra.volumes import attach
 from orchestra.volumes.imageview import ImageView
 
@@ -206,8 +207,8 @@ class Volumes:
         if volume.plain:
             options = ["rbind", "rprivate", "ro" if read_only else "rw"]
             words = [word for word in _words(volume) if word not in ("ro", "rw")]
-            source = self.subpath(name, subpath) if subpath else volume.mountpoint
-            return {"destination": target, "type": "bind", "source": str(source), "options": options + words}
+            source = _part(volume.mountpoint, subpath, f"volume {name}")
+            return {"destination": target, "type": "bind", "source": source, "options": options + words}
         if subpath and volume.options.get("type") == "tmpfs" and not _is_bind(volume):
             raise UnsupportedError(f"volume {name}: a subpath of a {volume.options.get('type')} volume")
         return _driver_mount(volume, target, read_only=read_only, subpath=subpath)
@@ -220,12 +221,12 @@ class Volumes:
             yield dict(mount)
             return
         with attach.attached(self._root, name, mount) as place:
-            source = inside(place, subpath, what=f"volume {name}") if subpath else place
+            source = _part(place, subpath, f"volume {name}")
             options = ["rbind", "rprivate", "ro" if "ro" in mount["options"] else "rw"]
             yield {
                 "destination": mount["destination"],
                 "type": "bind",
-                "source": str(source),
+                "source": source,
                 "options": options,
             }
 
@@ -348,7 +349,7 @@ def _driver_mount(volume: StoredVolume, target: str, *, read_only: bool, subpath
             f"volume {volume.name}: its directory {device} does not exist",
             hint=f"create it: mkdir -p {device}",
         )
-    source = str(inside(Path(device), subpath, what=f"volume {volume.name}")) if subpath else device
+    source = _part(Path(device), subpath, f"volume {volume.name}")
     if not _FLAGS & set(words):
         words.insert(0, "rbind")
     return {"destination": target, "type": "bind", "source": source, "options": [*words, "rprivate"]}
@@ -372,6 +373,14 @@ def _nfs(volume: StoredVolume, words: Sequence[str], device: str) -> tuple[list[
     rest = [word for word in words if not word.startswith("addr=")]
     shown = f"[{host}]" if ":" in host else host
     return [*rest, f"addr={address}"], device if not device.startswith(":") else f"{shown}{device}"
+
+
+def _part(root: Path, subpath: str, what: str) -> str:
+    """The source of a mount of ``subpath``, which whoever mounts it looks up once more, by no link: those who
+    write to the volume may change it meanwhile (``/root/./part``, see ``linux.mount.clone_tree``)."""
+    if not subpath:
+        return str(root)
+    return f"{root}{OTHERS}{inside(root, subpath, what=what).relative_to(root)}"
 
 
 def inside(root: Path, subpath: str, *, what: str) -> Path:

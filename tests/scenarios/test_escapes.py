@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from support.engine import Engine
+from support.engine import Engine, eventually
 
 pytestmark = [pytest.mark.root, pytest.mark.timeout(240)]
 
@@ -110,3 +110,17 @@ def test_mounts_of_a_container_do_not_reach_the_host(engine: Engine) -> None:
                "mount -t tmpfs t /shared/inner; touch /shared/inner/made; mount --bind /shared /mnt 2>/dev/null || true")  # fmt: skip
     assert os.listdir(engine.folder / "shared/inner") == []
     assert str(engine.folder) not in Path("/proc/self/mountinfo").read_text()
+
+
+def test_racing_links_in_a_subpath(engine: Engine) -> None:
+    """A container that writes to a volume swaps the part of it that another one mounts."""
+    (engine.root / "outside").mkdir()
+    (engine.root / "outside/file").write_text("of the host")
+    swap = ("mkdir -p /data/part; ln -s $1 /data/link; while :; do mv -T /data/part /data/away; mv -T /data/link /data/part;"
+            "mv -T /data/part /data/link; mv -T /data/away /data/part; done")  # fmt: skip
+    engine.run("container", "run", "-d", "--name", "swapper", "-v", "shared:/data", "busybox", "sh", "-c", swap, "sh", str(engine.root / "outside"))
+    eventually(lambda: engine.run("container", "exec", "swapper", "ls", "/data", code=None).stdout, what="it swaps")
+    for _ in range(30):
+        done = engine.run("container", "run", "--rm", "--mount", "type=volume,source=shared,target=/x,volume-subpath=part", "busybox", "ls", "/x", code=None)
+        assert done.stdout == ""
+    engine.run("container", "rm", "-f", "swapper")
