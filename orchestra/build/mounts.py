@@ -62,10 +62,19 @@ def prepare(state: State, one: ins.Run) -> Prepared:
     try:
         for mount in one.mounts:
             _PREPARE[mount.kind](state, one, mount, done)
+        if _remapped(state, one):
+            done.mounts = [_mapped(mount) for mount in done.mounts]
     except BaseException:
         done.undo.close()
         raise
     return done
+
+
+def _mapped(mount: dict[str, Any]) -> dict[str, Any]:
+    """A bind mount for a user namespace: its ids through the map; secrets have the right owner already."""
+    if mount["type"] != "bind" or os.path.basename(mount["source"]).startswith(SECRET):
+        return mount
+    return {**mount, "options": [*mount["options"], "idmap"]}
 
 
 def _where(state: State, one: ins.Run, mount: ins.Mount, default: str = "") -> str:
@@ -100,6 +109,10 @@ def _bind(state: State, one: ins.Run, mount: ins.Mount, done: Prepared) -> None:
         done.mounts.append(_bound(node.real, target, writable=False))
         return
     places = list(node.places)
+    if _remapped(state, one) and (writable or len(places) > 1):
+        # an overlay in a user namespace would be of its own ids: the merged tree is copied instead
+        done.mounts.append(_bound(str(_copied(state, view, node)), target, writable=writable))
+        return
     if view.ignore is not None and view.ignore.patterns:
         places = [str(_copied(state, view, node))]
     if writable:
@@ -126,6 +139,12 @@ def _copied(state: State, view: View, node: Node) -> Path:
         apply(iter(lambda: stream.read(1 << 20), b""), folder, ApplyOptions.for_process())
     archive.unlink()
     return folder / "x"
+
+
+def _remapped(state: State, one: ins.Run) -> tuple[int, int, int] | None:
+    """The ids outside of the step's user namespace, if it has one."""
+    request = state.shared.request
+    return None if one.security == "insecure" or request.privileged else request.remap
 
 
 def _bound(source: str, target: str, *, writable: bool) -> dict[str, Any]:
@@ -237,7 +256,8 @@ def _secret(state: State, one: ins.Run, mount: ins.Mount, done: Prepared) -> Non
         done.undo.callback(path.unlink, missing_ok=True)
         out.write(data)
     os.chmod(path, int(mount.get("mode", default="0400"), 8))
-    os.chown(path, _number(one, mount, "uid"), _number(one, mount, "gid"))
+    first = _remapped(state, one) or (0, 0, 0)
+    os.chown(path, first[0] + _number(one, mount, "uid"), first[1] + _number(one, mount, "gid"))
     done.mounts.append(_bound(str(path), _where(state, one, mount, f"/run/secrets/{name}"), writable=False))
 
 

@@ -49,6 +49,8 @@ class BuildRequest:
     parallel: int = 2
     environ: Mapping[str, str] = field(default_factory=dict)
     stdin: BinaryIO | None = None
+    remap: tuple[int, int, int] | None = None
+    """(first uid, first gid, how many): the ids outside of the user namespace that RUN steps get."""
     name: str = ""
     """What progress messages call it; the first tag otherwise."""
 

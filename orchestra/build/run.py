@@ -75,7 +75,7 @@ def _execute(
         raise one.line.error("RUN needs a base image: there is nothing in scratch to run")
     view = View(list(reversed(lowers)))
     folder = store.blobs.ingest / f"build-{secrets.token_hex(8)}"
-    work = store.blobs.ingest / f"{folder.name}-work"
+    work = folder / "work"  # beside the upper one: in a user namespace both come from one mount
     try:
         for path in (folder, folder / "fs", work):
             path.mkdir(mode=0o700)
@@ -89,11 +89,11 @@ def _execute(
             spec.lowers, spec.upper, spec.work = lowerdirs(lowers), str(folder / "fs"), str(work)
             _run(state, one, name, spec)
             _remove_stubs(folder / "fs", view, runner.mount_points(spec))
+        remove_tree(work)
         return _keep(state, folder, lowers[-1], text)
     finally:
-        for path in (folder, work):
-            with contextlib.suppress(FileNotFoundError):
-                remove_tree(path)
+        with contextlib.suppress(FileNotFoundError):
+            remove_tree(folder)
 
 
 def _run(state: State, one: ins.Run, name: str, spec: runner.Spec) -> None:
@@ -200,6 +200,10 @@ def _spec(
     if one.security == "insecure" and not request.privileged:
         raise one.line.error("RUN --security=insecure is not allowed", 0, "allow it with privileged: true")
     uid, gid, groups, home = user_of(state.settings.user, view)
+    privileged = one.security == "insecure" or request.privileged
+    ids = None if privileged else request.remap
+    if ids and max(uid, gid, *groups) >= ids[2]:
+        raise one.line.error(f"user {uid}:{gid} is not one of the {ids[2]} ids of userns-remap")
     env = {name: text for name, text in state.shared.args.items() if name in PROXY_ARGS}
     env |= {"PATH": DEFAULT_PATH, "HOME": home, **_environment(state), **prepared.env}
     return runner.Spec(
@@ -210,7 +214,8 @@ def _spec(
         gid=gid,
         groups=groups,
         network=network,
-        privileged=one.security == "insecure" or request.privileged,
+        privileged=privileged,
+        ids=ids,
         mounts=prepared.mounts,
         extra_hosts=list(request.extra_hosts),
         shm_size=request.shm_size,

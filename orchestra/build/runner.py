@@ -50,6 +50,7 @@ class Spec:
     lowers: list[str] = field(default_factory=list)
     upper: str = ""
     work: str = ""
+    ids: tuple[int, int, int] | None = None  # (first uid, first gid, how many) of a user namespace
 
 
 def run(spec: Spec, output: Callable[[str], None], stop: threading.Event) -> int:
@@ -189,12 +190,28 @@ def config_of(spec: Spec) -> dict[str, Any]:
             "readonlyPaths": [] if spec.privileged else defaults.readonly_paths(),
         },
     }
+    if spec.ids:
+        _remap(config, spec.ids, own_network=spec.network == "none")
     config["mounts"] += [*_host_files(spec), *spec.mounts]
     if not spec.privileged:
         from orchestra.runtime.seccomp import default_profile
 
         config["linux"]["seccomp"] = default_profile(names)
     return config
+
+
+def _remap(config: dict[str, Any], ids: tuple[int, int, int], *, own_network: bool) -> None:
+    """In a user namespace; the layers keep the ids that they have inside."""
+    uid, gid, size = ids
+    config["linux"]["namespaces"].append({"type": "user"})
+    for key, first in (("uidMappings", uid), ("gidMappings", gid)):
+        config["linux"][key] = [{"containerID": 0, "hostID": first, "size": size}]
+    config["mounts"][0]["options"].append("idmap")
+    if not own_network:  # sysfs shows a network, and the host's may not be mounted from inside
+        place = next(mount for mount in config["mounts"] if mount["destination"] == "/sys")
+        place.update(
+            type="bind", source="/sys", options=["rbind", "rslave", "nosuid", "noexec", "nodev", "ro"]
+        )
 
 
 def _namespaces(spec: Spec) -> list[str]:

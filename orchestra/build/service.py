@@ -18,12 +18,19 @@ if TYPE_CHECKING:
 
 
 def build_service(
-    project: Project, service: Service, *, store: ImageStore, paths: Paths, sink: Sink = nowhere
+    project: Project,
+    service: Service,
+    *,
+    store: ImageStore,
+    paths: Paths,
+    sink: Sink = nowhere,
+    remap: tuple[int, int, int] | None = None,
 ) -> Image:
-    """Build and tag the image of ``service``."""
+    """Build and tag the image of ``service``; ``remap`` as in BuildRequest."""
     from orchestra.build.builder import build
 
     request, warnings = request_of(project, service)
+    request = replace(request, remap=remap)
     for text in warnings:
         sink(Progress(f"Image {request.shown}", "Warning", Status.WARNING, text))
     return build(request, store, paths, sink)

@@ -71,8 +71,11 @@ class Api:
 
     def _build(self, project: Project, service: Any, sink: Sink) -> str:
         from orchestra.build.service import build_service
+        from orchestra.engine.userns import for_builds
 
-        return build_service(project, service, store=self.engine.images, paths=self.paths, sink=sink).id
+        return build_service(
+            project, service, store=self.engine.images, paths=self.paths, sink=sink, remap=for_builds()
+        ).id
 
     # the daemon
 

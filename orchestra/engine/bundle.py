@@ -141,6 +141,7 @@ def _process(
     identity = identity_of(
         container, pieces.layers, upper, processes.user_of(service, image), service.group_add
     )
+    userns.check_user(identity, pieces.ids)
     arguments = processes.arguments(service, image)
     if service.init:
         program = init_of(parts)

@@ -25,7 +25,7 @@ from orchestra.backend import (
 )
 from orchestra.clock import SystemClock
 from orchestra.compose.model import Network, Volume
-from orchestra.engine import snapshot
+from orchestra.engine import snapshot, userns
 from orchestra.engine.bundle import identity_of
 from orchestra.engine.container import Container
 from orchestra.engine.hub import Hub
@@ -391,6 +391,7 @@ class Engine:
         user = base.get("user", {})
         if spec.user:
             identity = identity_of(container, layers, self.parts.folder(container.id) / "upper", spec.user)
+            userns.check_user(identity, userns.held(container.state.ids))
         else:
             from orchestra.engine.accounts import Identity
 

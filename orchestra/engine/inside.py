@@ -105,7 +105,14 @@ class Inside:
         )
 
     def export(self, container: Container, fd: int) -> None:
-        self.call(container, {"op": "get", "path": "/.", "follow": False, "whole": True}, fd)
+        """The root file system without what is mounted in it, ids as on disk: the layers alone, read-only,
+        whether it runs or not."""
+        layers = self.parts.images.layers(self.parts.images.get(container.spec.image_id))
+        bundle.make_upper(self.parts, container, layers)
+        places = [self.parts.folder(container.id) / "upper", *reversed(layers)]
+        options = [f"lowerdir={':'.join(map(str, places))}", "redirect_dir=off", "metacopy=off", "index=off"]
+        where = {"pid": 0, "overlay": options, "at": str(self.parts.paths.mountpoint), "mounts": []}
+        self.call(container, {"op": "get", "path": "/.", "follow": False, "whole": True, **where}, fd)
 
     def changes(self, container: Container) -> list[tuple[str, str]]:
         from orchestra.images.diff import changes

@@ -1,6 +1,7 @@
 """The helper that works within one container's root: standard library and ``orchestra.linux`` only.
 
 Reads a JSON request from standard input, works on the stream descriptor given, answers in JSON.
+Works with the container's own rights where that has a user namespace.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import os
 import stat
 import sys
 import tarfile
-from typing import Any
+from typing import Any, Literal
 
 from orchestra.linux import calls, fs
 from orchestra.linux import constants as k
@@ -30,6 +31,8 @@ def main(fd: int) -> None:
             "error": f"no such file or directory: {request.get('path') or error.filename}",
             "missing": True,
         }
+    except PermissionError as error:
+        answer = {"error": f"{error.strerror}: {error.filename or request.get('path')}"}
     except OSError as error:
         answer = {"error": f"{error.strerror or error}: {request.get('path')}"}
     except tarfile.TarError as error:
@@ -41,7 +44,7 @@ def main(fd: int) -> None:
 
 def enter(request: dict[str, Any]) -> int:
     """A descriptor of the container's root; this process has become its guest."""
-    if "pid" in request:
+    if request.get("pid"):
         pidfd = os.pidfd_open(request["pid"])
         calls.setns(pidfd, k.CLONE_NEWNS | (k.CLONE_NEWUSER if request.get("user") else 0))
         if request.get("user"):  # its ids from here on, in what is read and what is written
@@ -53,8 +56,7 @@ def enter(request: dict[str, Any]) -> int:
         calls.mount("", "/", "", k.MS_REC | k.MS_SLAVE)
         words = [word for word in request["overlay"] if word not in ("volatile",)]
         os.umask(0)
-        calls.mount("overlay", request["at"], "overlay", 0, ",".join(words))
-        root = os.open(request["at"], os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        root = mount_root(request["at"], words)
         for mount in sorted(request["mounts"], key=lambda m: m["target"].count("/")):
             folder = os.path.isdir(mount["source"])
             target = fs.make_inside(root, mount["target"], directory=folder)
@@ -63,6 +65,18 @@ def enter(request: dict[str, Any]) -> int:
         os.chroot(request["at"])
     os.chdir("/")
     return os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+
+
+def mount_root(place: str, options: list[str]) -> int:
+    """The overlay of the container's layers, however many they are; its descriptor."""
+    from orchestra.runtime.mounts import mount_overlay
+
+    target = os.open(place, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        mount_overlay("overlay", target, 0, options)
+    finally:
+        os.close(target)
+    return os.open(place, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
 
 
 def look(root: int, request: dict[str, Any], _fd: int) -> dict[str, Any]:
@@ -95,49 +109,33 @@ def get(root: int, request: dict[str, Any], fd: int) -> dict[str, Any]:
         clean = os.path.realpath(clean)
     contents = path.rstrip("/").endswith("/.") or path in (".", "/")
     name = "." if contents else found["name"]
-    device = os.lstat("/").st_dev
     with (
         os.fdopen(os.dup(fd), "wb") as stream,
         tarfile.open(fileobj=stream, mode="w|", format=tarfile.PAX_FORMAT) as tar,
     ):
-
-        def wanted(member: tarfile.TarInfo) -> tarfile.TarInfo | None:
-            place = os.path.join(clean, os.path.relpath(member.name, name)) if member.name != name else clean
-            if request.get("whole") and place != "/":
-                try:
-                    if os.lstat(place).st_dev != device:  # other file systems: only their place
-                        return (
-                            member
-                            if member.isdir() and os.lstat(os.path.dirname(place)).st_dev == device
-                            else None
-                        )
-                except OSError:
-                    return None
-            return member
-
         if request.get("whole"):
             for entry in sorted(os.listdir("/")):
-                add(tar, f"/{entry}", entry, wanted)
+                add(tar, f"/{entry}", entry)
         else:
-            add(tar, clean, name, wanted)
+            add(tar, clean, name)
     return found
 
 
-def add(tar: tarfile.TarFile, path: str, name: str, wanted: Any) -> None:
-    """Like TarFile.add, but what vanishes meanwhile is left out, and sockets are."""
+def add(tar: tarfile.TarFile, path: str, name: str) -> None:
+    """Like TarFile.add, but what vanishes meanwhile is left out, and sockets are. What may not be read
+    raises PermissionError."""
     try:
         member = tar.gettarinfo(path, name)
-    except (FileNotFoundError, PermissionError):
+    except FileNotFoundError:
         return
-    if member is None:
-        return
-    member = wanted(member)
     if member is None:
         return
     if member.isreg():
         try:
             with open(path, "rb") as source:
                 tar.addfile(member, source)
+        except PermissionError:
+            raise
         except OSError:
             return
         return
@@ -145,10 +143,12 @@ def add(tar: tarfile.TarFile, path: str, name: str, wanted: Any) -> None:
     if member.isdir():
         try:
             entries = sorted(os.listdir(path))
+        except PermissionError:
+            raise
         except OSError:
             return
         for entry in entries:
-            add(tar, f"{path.rstrip('/')}/{entry}", f"{name}/{entry}", wanted)
+            add(tar, f"{path.rstrip('/')}/{entry}", f"{name}/{entry}")
 
 
 def put(_root: int, request: dict[str, Any], fd: int) -> dict[str, Any]:
@@ -156,7 +156,12 @@ def put(_root: int, request: dict[str, Any], fd: int) -> dict[str, Any]:
     folder = os.path.normpath("/" + request["path"].lstrip("/"))
     if not os.path.isdir(folder):
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), folder)
-    with os.fdopen(os.dup(fd), "rb") as stream, tarfile.open(fileobj=stream, mode="r|") as tar:
+    # in a user namespace an owner that it has no id for is an error, not quietly another one
+    strict: Literal[1, 2] = 2 if request.get("user") else 1
+    with (
+        os.fdopen(os.dup(fd), "rb") as stream,
+        tarfile.open(fileobj=stream, mode="r|", errorlevel=strict) as tar,
+    ):
         for member in tar:
             if not request["archive"]:
                 member.uid, member.gid, member.uname, member.gname = (
@@ -172,7 +177,19 @@ def put(_root: int, request: dict[str, Any], fd: int) -> dict[str, Any]:
                 continue
             elif os.path.isdir(place) and not os.path.islink(place) and not member.isdir():
                 raise OSError(errno.EISDIR, f"cannot put a file in the place of the folder {place}")
-            tar.extract(member, folder, numeric_owner=True, **TRUSTED)
+            extract(tar, member, folder)
         while stream.read(1 << 16):
             pass
     return {}
+
+
+def extract(tar: tarfile.TarFile, member: tarfile.TarInfo, folder: str) -> None:
+    try:
+        tar.extract(member, folder, numeric_owner=True, **TRUSTED)
+    except tarfile.ExtractError as problem:
+        place = os.path.join(folder, member.name)
+        if not member.isdir():
+            os.unlink(place)
+        raise PermissionError(
+            errno.EPERM, f"{problem} to {member.uid}:{member.gid} in its user namespace", place
+        ) from None

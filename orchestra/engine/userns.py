@@ -14,11 +14,12 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from orchestra.engine.accounts import Identity
 from orchestra.errors import ConflictError, Location, OrchestraError, UnsupportedError
 
 SETTINGS = Path("/etc/orchestra/daemon.json")
@@ -46,6 +47,11 @@ class Range:
             key: [{"containerID": 0, "hostID": first, "size": self.size}]
             for key, first in (("uidMappings", self.uid), ("gidMappings", self.gid))
         }
+
+
+def held(ids: Sequence[int]) -> Range | None:
+    """The range of a running container, from what its state records: (uid, gid, size) or nothing."""
+    return Range(ids[2], True, ids[0], ids[1]) if ids else None
 
 
 def wanted(mode: str, *, privileged: bool, modes: Mapping[str, str]) -> Range | None:
@@ -105,6 +111,15 @@ def _by_default(remap: str) -> Range | None:
     return Range(min(uid[1], gid[1]), False, uid[0], gid[0])
 
 
+def for_builds() -> tuple[int, int, int] | None:
+    """(uid, gid, size) for the commands of builds, as BuildRequest takes it: by the engine's default; with
+    ``auto`` the range that is shared."""
+    found = _by_default(remap_setting())
+    if found is None:
+        return None
+    return (FIRST, FIRST, SIZE) if found.own else (found.uid, found.gid, found.size)
+
+
 def _entry(path: str, name: str) -> tuple[int, int] | None:
     """The first range of subuid(5) for the name: (start, size)."""
     try:
@@ -141,6 +156,19 @@ def remap_setting(path: Path | None = None) -> str:
             location=Location(str(place), 1),
         )
     return str(data.get("userns-remap") or "")
+
+
+def check_user(identity: Identity, ids: Range | None) -> None:
+    """Raises OrchestraError for a user or group that the container has no id for."""
+    if ids is None:
+        return
+    for kind, numbers in (("uid", (identity.uid,)), ("gid", (identity.gid, *identity.groups))):
+        for number in numbers:
+            if not 0 <= number < ids.size:
+                raise OrchestraError(
+                    f"{kind} {number} is not one of the {ids.size} ids of the container's user namespace",
+                    hint=f"choose one below {ids.size}, or more ids with userns_mode auto:size=NUMBER",
+                )
 
 
 def free_start(used: Iterable[tuple[int, int]]) -> int:

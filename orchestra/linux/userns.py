@@ -30,6 +30,21 @@ def write_maps(pid: int, uids: Map, gids: Map) -> None:
     _as_user(pid, "gid", gids, os.getegid())
 
 
+def read_map(pid: int, kind: str) -> Map:
+    """The ``uid`` or ``gid`` map of a process's user namespace, outside as the caller's."""
+    with open(f"/proc/{pid}/{kind}_map", "rb") as stream:
+        words = [tuple(map(int, line.split())) for line in stream]
+    return [(inside, out, count) for inside, out, count in words]
+
+
+def outside(entries: Map, number: int) -> int | None:
+    """The id outside that is ``number`` inside; None where it is none."""
+    for inside, out, count in entries:
+        if inside <= number < inside + count:
+            return out + number - inside
+    return None
+
+
 def _as_user(pid: int, kind: str, entries: Map, own: int) -> None:
     if len(entries) == 1 and entries[0][1] == own and entries[0][2] == 1:
         if kind == "gid":

@@ -12,6 +12,7 @@ import os
 import select
 import signal
 import socket
+import stat
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
@@ -213,6 +214,8 @@ def _middle(
     for folder in target.cgroup_dirs:
         _join(folder)
     _protect(program)
+    if flags & C.CLONE_NEWUSER:
+        _own_pipes(program, target.pid, stdio)
     proc_fd = os.open("/proc", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     init.prepare_descriptors(stdio, {end.fileno(), target.pidfd, proc_fd}, preserve)
     calls.prctl(C.PR_SET_DUMPABLE, 0)
@@ -230,6 +233,22 @@ def _middle(
     channel.send(end, {"born": pid}, (pidfd,))
     os.write(go_write, b"g")  # what the process has to say comes after its birth
     os._exit(0)
+
+
+def _own_pipes(program: Process, pid: int, stdio: tuple[int, int, int]) -> None:
+    """So that the program may open /dev/stdout again: the pipes of its stdio become its user's, which only
+    the host may do where that is another user namespace's."""
+    from orchestra.linux import userns
+
+    uid = userns.outside(userns.read_map(pid, "uid"), program.uid)
+    if uid is None:
+        return
+    for fd in stdio:
+        try:
+            if stat.S_ISFIFO(os.fstat(fd).st_mode):
+                os.fchown(fd, uid, -1)
+        except OSError:
+            continue  # another's, or closed
 
 
 def _join(folder: str) -> None:

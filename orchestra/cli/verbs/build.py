@@ -35,6 +35,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 def run(context: Context, args: Namespace) -> int:
     from orchestra.build.service import build_service, check_service
     from orchestra.controller.reconcile import closure
+    from orchestra.engine.userns import for_builds
     from orchestra.images.store import open_store
 
     for name in ("memory", "builder", "provenance", "sbom"):
@@ -60,7 +61,9 @@ def run(context: Context, args: Namespace) -> int:
         if args.check:
             check_service(project, changed)
             continue
-        image = build_service(project, changed, store=store, paths=context.paths, sink=sink)
+        image = build_service(
+            project, changed, store=store, paths=context.paths, sink=sink, remap=for_builds()
+        )
         if args.quiet:
             print(image.id, file=context.stdout)
     context.close_progress()

@@ -82,6 +82,7 @@ def run(context: Context, args: argparse.Namespace) -> int:
 def _request(context: Context, args: argparse.Namespace) -> BuildRequest:
     from orchestra.build.context import is_git
     from orchestra.build.request import BuildRequest
+    from orchestra.engine.userns import for_builds
 
     source = args.context
     if source != "-" and not is_git(source) and "://" not in source:
@@ -102,6 +103,7 @@ def _request(context: Context, args: argparse.Namespace) -> BuildRequest:
         pull=args.pull,
         platform=args.platform,
         network=args.network,
+        remap=for_builds(),
         extra_hosts=tuple(args.add_host),
         secrets=tuple(_secret(context, text) for text in args.secret),
         ssh=tuple(args.ssh),
