@@ -38,6 +38,7 @@ from orchestra.engine.process import exec_process
 from orchestra.engine.recovery import Recovery
 from orchestra.engine.registry import Registry
 from orchestra.engine.resources import resources_from_update
+from orchestra.engine.resources import warning as limit_warning
 from orchestra.engine.restart import RestartTracker
 from orchestra.engine.schedule import Scheduler
 from orchestra.engine.stop import Stopper, signal_number, wait_until_removed
@@ -353,6 +354,7 @@ class Engine:
                 if container.running:
                     warnings = self.parts.shims.client(container.group).update(container.id, found)
                 spec = replace(spec, service=replace(spec.service, **changes))
+                warnings = [limit_warning(text, spec.service) for text in warnings]
             self.parts.registry.change_spec(container, spec)
         return warnings
 

@@ -17,6 +17,7 @@ from orchestra.backend import ContainerSpec, Publisher
 from orchestra.compose.model import Port
 from orchestra.engine import bundle, userns
 from orchestra.engine import ports as port_rules
+from orchestra.engine import resources as limits
 from orchestra.engine.container import Container, Joined, State
 from orchestra.engine.health import HealthTracker, effective_probe
 from orchestra.engine.hostfiles import host_resolver, write_all
@@ -239,13 +240,19 @@ class Life:
             "max_size": _log_size(options.get("max-size", "")),
             "max_file": _log_files(options.get("max-file", "")),
         }
-        return shim.create_with_warnings(
-            container.id,
-            str(self.parts.bundle(container.id)),
-            settings,
-            stdin_open=container.spec.service.stdin_open,
-            cgroup_path=bundle.cgroup_path(self.parts, container),
-        )
+        service = container.spec.service
+        try:
+            pid, warnings = shim.create_with_warnings(
+                container.id,
+                str(self.parts.bundle(container.id)),
+                settings,
+                stdin_open=service.stdin_open,
+                cgroup_path=bundle.cgroup_path(self.parts, container),
+            )
+        except OrchestraError as error:
+            limits.refused(error, service)
+            raise
+        return pid, [limits.warning(text, service) for text in warnings]
 
     def _ids(self, container: Container) -> tuple[Range | None, str]:
         """What ids it is to get, and whose user namespace it joins: that of the container whose network,

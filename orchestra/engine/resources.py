@@ -126,6 +126,64 @@ def _device(path: str) -> dict[str, int]:
     return {"major": os.major(number), "minor": os.minor(number)}
 
 
+# what the cgroup manager calls a limit, and where a compose file may have asked for it
+_ATTRIBUTES: dict[str, tuple[str, ...]] = {
+    "memory limit": ("mem_limit", "deploy.resources.limits.memory"),
+    "swap limit": ("memswap_limit",),
+    "memory reservation": ("mem_reservation", "deploy.resources.reservations.memory"),
+    "memory swappiness": ("mem_swappiness",),
+    "oom killer switch": ("oom_kill_disable",),
+    "cpu shares": ("cpu_shares", "deploy.resources.reservations.cpus"),
+    "cpu quota": ("cpu_quota", "cpus", "deploy.resources.limits.cpus", "cpu_count", "cpu_percent"),
+    "cpu period": ("cpu_period", "cpus", "deploy.resources.limits.cpus", "cpu_count", "cpu_percent"),
+    "realtime runtime": ("cpu_rt_runtime",),
+    "realtime period": ("cpu_rt_period",),
+    "cpuset cpus": ("cpuset",),
+    "pids limit": ("pids_limit", "deploy.resources.limits.pids"),
+    **{f"{kind} weight": ("blkio_config.weight",) for kind in ("io", "blkio")},
+    **{f"{kind} device weight": ("blkio_config.weight_device",) for kind in ("io", "blkio")},
+    **{
+        f"{kind} {name} limit": (f"blkio_config.device_{name}",)
+        for kind in ("io", "blkio")
+        for name in ("read_bps", "write_bps", "read_iops", "write_iops")
+    },
+}
+
+
+def attribute(text: str, service: Service) -> tuple[str, str]:
+    """The service's attribute that a word of the cgroup manager ("limit: reason") is about, and the reason;
+    ("", text) for what is about none."""
+    what, _, reason = text.partition(": ")
+    for path in _ATTRIBUTES.get(what, ()):
+        if _given(service, path):
+            return path, reason
+    return "", text
+
+
+def warning(text: str, service: Service) -> str:
+    """A warning of the runtime in the words of the compose file."""
+    path, reason = attribute(text, service)
+    return f"{path} has no effect: {reason}" if path else text
+
+
+def refused(error: OrchestraError, service: Service) -> None:
+    """Makes the runtime's refusal of a limit say the attribute, so that its place can be shown."""
+    path, reason = attribute(error.brief, service)
+    if path:
+        error.brief = f"{path}: {reason}"
+        error.args = (error.brief,)
+        error.attribute = path  # type: ignore[attr-defined]
+
+
+def _given(service: Service, path: str) -> bool:
+    value: Any = service
+    for part in path.removeprefix("deploy.resources.").split("."):
+        if value is service and path.startswith("deploy."):
+            value = service.deploy
+        value = getattr(value, part, None)
+    return value is not None and value is not False and value not in ((), "")
+
+
 def resources_from_update(changes: Mapping[str, Any]) -> dict[str, Any]:
     """What ``update`` is given (cpus, cpu_shares, cpuset, mem_limit, mem_reservation, memswap_limit,
     pids_limit, …: the service's key names) as an OCI object."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 from support.engine import Engine, eventually
 
+from orchestra.runtime.cgroups import probe
+
 pytestmark = pytest.mark.root
 
 
@@ -60,3 +62,43 @@ def test_cpu_and_shares_reach_the_kernel(engine: Engine) -> None:
     else:
         with open(f"/sys/fs/cgroup{groups['']}/cpu.max") as stream:
             assert stream.read().split()[0] == "50000"
+
+
+def test_what_version_2_does_not_have_is_named(engine: Engine) -> None:
+    if probe().kind != "v2":
+        pytest.skip("this machine has cgroups of version 1")
+    text = """\
+name: two
+services:
+  a:
+    image: busybox
+    command: sleep 1000
+    init: true
+    mem_limit: 64m
+    mem_swappiness: 0
+    oom_kill_disable: true
+    cpu_rt_runtime: 95000
+    cpu_rt_period: 100000
+    blkio_config:
+      weight: 300
+"""
+    engine.write(text)
+    said = engine.run("up", "-d").stderr
+    numbered = {line.split(":")[0].strip(): number for number, line in enumerate(text.splitlines(), 1)}
+    for word in ("mem_swappiness", "oom_kill_disable", "cpu_rt_runtime", "cpu_rt_period", "weight"):
+        place = f"compose.yaml:{numbered[word]}:"
+        assert any(place in line and f"{word} has no effect: " in line for line in said.splitlines()), (word, said)
+    assert "mem_limit" not in said
+    assert engine.state("two-a-1") == "running"
+    assert len(engine.ps()["two-a-1"]["Warnings"]) == 5
+
+
+def test_a_limit_that_the_kernel_refuses_is_named(engine: Engine) -> None:
+    for limit, attribute in (
+        ('cpuset: "7777"', "cpuset"),
+        ("blkio_config: {device_read_bps: [{path: /dev/null, rate: 1mb}]}", "blkio_config.device_read_bps"),
+    ):
+        engine.write(f"name: no\nservices:\n  a:\n    image: busybox\n    {limit}\n")
+        said = engine.run("up", "-d", code=1).stderr
+        assert f"error: {attribute}: the kernel refuses" in said and "compose.yaml:5:" in said
+    engine.run("down")

@@ -14,8 +14,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from orchestra.errors import UnsupportedError
-from orchestra.runtime.cgroups import devices, files
+from orchestra.errors import OrchestraError, UnsupportedError
+from orchestra.runtime.cgroups import devices, files, limits
 from orchestra.runtime.cgroups.base import (
     CgroupManager,
     Resources,
@@ -266,7 +266,7 @@ class _Writer:
     def put(self, controller: str, name: str, text: str, what: str) -> None:
         found = self.path(controller, name, what)
         if found:
-            files.write(found, text)
+            limits.put(found, text, what)
 
 
 def _inherit(folder: str, name: str) -> None:
@@ -332,8 +332,8 @@ def _bandwidth(writer: _Writer, cpu: dict[str, Any]) -> None:
     try:
         for name, text, what in steps:
             writer.put("cpu", name, text, what)
-    except OSError as problem:
-        if problem.errno != errno.EINVAL or len(steps) < 2:
+    except OrchestraError:
+        if len(steps) < 2:
             raise
         for name, text, what in reversed(steps):
             writer.put("cpu", name, text, what)
@@ -343,18 +343,17 @@ def _bandwidth(writer: _Writer, cpu: dict[str, Any]) -> None:
 
 def _blkio(writer: _Writer, block: dict[str, Any]) -> None:
     if block.get("weight"):
-        _weight(writer, str(block["weight"]), "blkio weight", "blkio.weight", "blkio.bfq.weight")
+        folder, text = writer.owner._folder("blkio"), str(block["weight"])
+        if folder:
+            names = [("blkio.weight", text), ("blkio.bfq.weight", text)]
+            limits.weight(folder, names, "blkio weight", writer.warnings)
+        else:
+            writer.path("blkio", "", "blkio weight")
     if block.get("leafWeight"):
         writer.put("blkio", "blkio.leaf_weight", str(block["leafWeight"]), "blkio leaf weight")
     for entry in block.get("weightDevice") or ():
         if entry.get("weight"):
-            _weight(
-                writer,
-                f"{device_name(entry)} {entry['weight']}",
-                "blkio device weight",
-                "blkio.weight_device",
-                "blkio.bfq.weight_device",
-            )
+            _device_weight(writer, f"{device_name(entry)} {entry['weight']}")
         if entry.get("leafWeight"):
             writer.put(
                 "blkio",
@@ -377,10 +376,10 @@ def _blkio(writer: _Writer, block: dict[str, Any]) -> None:
             )
 
 
-def _weight(writer: _Writer, text: str, what: str, *names: str) -> None:
-    for name in names:
-        found = writer.owner._file("blkio", name)
-        if found and files.exists(found):
-            files.write(found, text)
-            return
-    writer.path("blkio", names[-1], what)
+def _device_weight(writer: _Writer, text: str) -> None:
+    folder, what = writer.owner._folder("blkio"), "blkio device weight"
+    if folder:
+        names = [("blkio.weight_device", text), ("blkio.bfq.weight_device", text)]
+        limits.device_weight(folder, names, what, writer.warnings)
+    else:
+        writer.path("blkio", "", what)

@@ -14,7 +14,7 @@ from typing import Any
 
 from orchestra.errors import OrchestraError, UnsupportedError
 from orchestra.linux import bpf
-from orchestra.runtime.cgroups import devices, files
+from orchestra.runtime.cgroups import devices, files, limits
 from orchestra.runtime.cgroups.base import (
     CgroupManager,
     Resources,
@@ -126,7 +126,8 @@ class Version2(CgroupManager):
             if not files.exists(target):
                 warnings.append(f"{what}: the {name.partition('.')[0]} controller has no {name} here")
                 continue
-            files.write(target, text)
+            limits.put(target, text, what)
+        self._weights(section(resources, "blockIO"), warnings)
         for name, value in section(resources, "unified").items():
             self._unified(name, str(value))
         if fresh or resources.get("devices") is not None:
@@ -140,7 +141,18 @@ class Version2(CgroupManager):
         if not files.exists(target):
             raise UnsupportedError(f"resources.unified: the kernel has no {name} here")
         for line in value.splitlines() or [""]:
-            files.write(target, line)
+            limits.put(target, line, name)
+
+    def _weights(self, block: dict[str, Any], warnings: list[str]) -> None:
+        if block.get("weight"):
+            value = int(block["weight"])
+            both = [("io.bfq.weight", str(value)), ("io.weight", f"default {io_weight(value)}")]
+            limits.weight(self.folder, both, "io weight", warnings)
+        for entry in block.get("weightDevice") or ():
+            if entry.get("weight"):
+                name, value = device_name(entry), int(entry["weight"])
+                both = [("io.bfq.weight", f"{name} {value}"), ("io.weight", f"{name} {io_weight(value)}")]
+                limits.device_weight(self.folder, both, "io device weight", warnings)
 
     def _devices(self, rules: list[dict[str, Any]] | None, warnings: list[str]) -> None:
         """Attach the new program, then take older ones off: at no moment is everything allowed."""
@@ -190,7 +202,7 @@ def _settings(resources: Resources, warnings: list[str], folder: str) -> list[Se
     pids = section(resources, "pids").get("limit")
     if pids is not None:
         found.append(("pids.max", limit_text(int(pids)), "pids limit"))
-    found += _io(section(resources, "blockIO"), warnings, folder)
+    found += _io(section(resources, "blockIO"), warnings)
     for entry in resources.get("hugepageLimits") or ():
         size, text = entry["pageSize"], str(entry["limit"])
         found.append((f"hugetlb.{size}.max", text, f"hugepage limit {size}"))
@@ -261,8 +273,9 @@ def _cpu(cpu: dict[str, Any], warnings: list[str], folder: str) -> list[Setting]
     for key in ("cpus", "mems"):
         if cpu.get(key):
             found.append((f"cpuset.{key}", str(cpu[key]), f"cpuset {key}"))
-    if cpu.get("realtimeRuntime") or cpu.get("realtimePeriod"):
-        warnings.append("realtime cpu time: cgroup version 2 has no such control")
+    for key, what in (("realtimeRuntime", "realtime runtime"), ("realtimePeriod", "realtime period")):
+        if cpu.get(key):
+            warnings.append(f"{what}: cgroup version 2 has no such control")
     return found
 
 
@@ -282,33 +295,17 @@ def io_weight(weight: int) -> int:
     return 1 + (weight - 10) * 9999 // 990
 
 
-def _io(block: dict[str, Any], warnings: list[str], folder: str) -> list[Setting]:
+def _io(block: dict[str, Any], warnings: list[str]) -> list[Setting]:
     found: list[Setting] = []
-    bfq = files.exists(f"{folder}/io.bfq.weight")
-    if block.get("weight"):
-        weight = int(block["weight"])
-        found.append(
-            ("io.bfq.weight", str(weight), "io weight")
-            if bfq
-            else ("io.weight", f"default {io_weight(weight)}", "io weight")
-        )
-    for entry in block.get("weightDevice") or ():
-        if entry.get("weight"):
-            name, value = device_name(entry), int(entry["weight"])
-            found.append(
-                ("io.bfq.weight", f"{name} {value}", "io device weight")
-                if bfq
-                else ("io.weight", f"{name} {io_weight(value)}", "io device weight")
-            )
-    if block.get("leafWeight"):
+    if block.get("leafWeight") or any(entry.get("leafWeight") for entry in block.get("weightDevice") or ()):
         warnings.append("io leaf weight: cgroup version 2 has no such control")
-    for key, word in (
-        ("throttleReadBpsDevice", "rbps"),
-        ("throttleWriteBpsDevice", "wbps"),
-        ("throttleReadIOPSDevice", "riops"),
-        ("throttleWriteIOPSDevice", "wiops"),
+    for key, word, name in (
+        ("throttleReadBpsDevice", "rbps", "read_bps"),
+        ("throttleWriteBpsDevice", "wbps", "write_bps"),
+        ("throttleReadIOPSDevice", "riops", "read_iops"),
+        ("throttleWriteIOPSDevice", "wiops", "write_iops"),
     ):
         for entry in block.get(key) or ():
             rate = int(entry["rate"])
-            found.append(("io.max", f"{device_name(entry)} {word}={limit_text(rate)}", "io limit"))
+            found.append(("io.max", f"{device_name(entry)} {word}={limit_text(rate)}", f"io {name} limit"))
     return found

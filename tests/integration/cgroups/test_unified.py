@@ -139,6 +139,19 @@ def test_io_limits_and_figures(group: Version2, tmp_path: Path) -> None:
     eventually(lambda: group.stats()["io"]["write_bytes"] >= 4 << 20)
 
 
+def test_weights_without_a_scheduler_are_warnings(group: Version2, tmp_path: Path) -> None:
+    disk = _disk(tmp_path)
+    if "io" not in REAL.controllers or disk is None:
+        pytest.skip("no io controller in the unified tree, or no disk below the temporary directory")
+    scheduler = Path(f"/sys/dev/block/{disk[0]}:{disk[1]}/queue/scheduler").read_text()
+    if "[bfq]" in scheduler:
+        pytest.skip("the disk uses the scheduler bfq")
+    warnings = group.create({"blockIO": {"weight": 500, "weightDevice": [{"major": disk[0], "minor": disk[1], "weight": 200}]}})
+    assert any(text.startswith("io device weight: ") for text in warnings), warnings
+    with pytest.raises(OrchestraError, match="io read_bps limit: the kernel refuses"):
+        group.update({"blockIO": {"throttleReadBpsDevice": [{"major": 1, "minor": 3, "rate": 7}]}})
+
+
 def _disk(folder: Path) -> tuple[int, int] | None:
     """The whole disk that holds ``folder``."""
     number = os.stat(folder).st_dev

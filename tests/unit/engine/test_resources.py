@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from orchestra.compose.model import BlkioConfig, Deploy, ResourceSet, Service
-from orchestra.engine.resources import resources, resources_from_update
+from orchestra.engine.resources import refused, resources, resources_from_update, warning
 from orchestra.errors import OrchestraError
 
 MIB = 1 << 20
@@ -56,3 +56,33 @@ def test_update_knows_its_keys() -> None:
     assert resources_from_update({"mem_limit": 64 * MIB}) == {"memory": {"limit": 64 * MIB}}
     with pytest.raises(OrchestraError, match="cannot update image"):
         resources_from_update({"image": "x"})
+
+
+@pytest.mark.parametrize(
+    ("settings", "text", "said"),
+    [
+        ({"mem_swappiness": 0}, "memory swappiness: cgroup version 2 has no such control", "mem_swappiness has no effect: cgroup"),
+        ({"oom_kill_disable": True}, "oom killer switch: none", "oom_kill_disable has no effect: none"),
+        ({"cpu_rt_runtime": 5}, "realtime runtime: none", "cpu_rt_runtime has no effect: none"),
+        ({"cpu_rt_period": 5}, "realtime period: none", "cpu_rt_period has no effect: none"),
+        ({"blkio_config": BlkioConfig(weight=5)}, "io weight: none", "blkio_config.weight has no effect: none"),
+        ({"mem_limit": 64 * MIB}, "memory limit: none", "mem_limit has no effect: none"),
+        ({"deploy": Deploy(limits=ResourceSet(memory=64 * MIB))}, "memory limit: none", "deploy.resources.limits.memory has no"),
+        ({"deploy": Deploy(reservations=ResourceSet(cpus=1.0))}, "cpu shares: none", "deploy.resources.reservations.cpus has no"),
+        ({"mem_limit": 64 * MIB}, "swap limit: none", "swap limit: none"),  # nobody asked for it
+        ({}, "device rules: none", "device rules: none"),
+        ({}, "something else", "something else"),
+    ],
+)
+def test_warnings_name_the_attribute(settings: dict[str, object], text: str, said: str) -> None:
+    assert warning(text, Service("s", **settings)).startswith(said)  # type: ignore[arg-type]
+
+
+def test_refusals_name_the_attribute() -> None:
+    error = OrchestraError('cpuset cpus: the kernel refuses "77"')
+    refused(error, Service("s", cpuset="77"))
+    assert str(error) == 'cpuset: the kernel refuses "77"'
+    assert error.attribute == "cpuset"  # type: ignore[attr-defined]
+    other = OrchestraError("cannot run x: no such file")
+    refused(other, Service("s", cpuset="77"))
+    assert str(other) == "cannot run x: no such file" and not hasattr(other, "attribute")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import struct
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from orchestra.errors import OrchestraError, UnsupportedError
-from orchestra.runtime.cgroups import Mode, devices, files, manager
+from orchestra.runtime.cgroups import Mode, devices, files, limits, manager
 from orchestra.runtime.cgroups.probe import parse, probe
 from orchestra.runtime.cgroups.v1 import Version1
 from orchestra.runtime.cgroups.v2 import Version2, io_weight, swap_max, weight_of_shares
@@ -191,9 +192,95 @@ def test_v2_limits(fake: tuple[Version2, list[tuple[str, str]]]) -> None:
     assert [(name.rpartition("/")[2], text) for name, text in written] == [
         ("memory.swap.max", "50"), ("memory.max", "100"), ("memory.low", "50"),
         ("cpu.weight", "100"), ("cpu.max", "50000 100000"), ("cpu.max.burst", "10"), ("cpuset.cpus", "0-1"),
-        ("pids.max", "max"), ("io.weight", "default 1"), ("io.max", "8:0 rbps=7"), ("memory.high", "99"),
+        ("pids.max", "max"), ("io.max", "8:0 rbps=7"), ("io.weight", "default 1"), ("memory.high", "99"),
     ]
-    assert [text.partition(":")[0] for text in warnings] == ["memory swappiness", "hugepage limit 2MB"]
+    assert [text.partition(":")[0] for text in warnings if "io weight" not in text] == ["memory swappiness", "hugepage limit 2MB"]
+
+
+def test_v2_names_what_it_does_not_have(fake: tuple[Version2, list[tuple[str, str]]]) -> None:
+    group, written = fake
+    (Path(group.folder) / "io.weight").unlink()
+    disk = {"major": 8, "minor": 0, "weight": 500, "leafWeight": 5}
+    warnings = group.update({
+        "memory": {"swappiness": 0, "disableOOMKiller": True, "kernel": 1, "kernelTCP": 1},
+        "cpu": {"realtimeRuntime": 950, "realtimePeriod": 1000},
+        "blockIO": {"weight": 10, "leafWeight": 5, "weightDevice": [disk]},
+        "network": {"classID": 1},
+        "rdma": {"mlx": {"hcaHandles": 1}},
+    })
+    assert {text.partition(":")[0] for text in warnings} == {
+        "memory swappiness", "oom killer switch", "kernel memory limit", "kernel tcp memory", "realtime runtime", "realtime period",
+        "io weight", "io device weight", "io leaf weight", "network class and priorities", "rdma limit",
+    }  # fmt: skip
+    assert written == []
+    assert group.update({"memory": {"disableOOMKiller": False}}) == []
+
+
+def refuse(monkeypatch: pytest.MonkeyPatch, number: int, name: str) -> None:
+    def write(path: str, text: str) -> None:
+        if os.path.basename(path) == name:
+            raise OSError(number, f"{os.strerror(number)} (writing {text!r})", path)
+
+    monkeypatch.setattr(files, "write", write)
+
+
+@pytest.mark.parametrize(
+    ("number", "name", "resources", "said"),
+    [
+        (errno.ERANGE, "cpuset.cpus", {"cpu": {"cpus": "77"}}, r'cpuset cpus: the kernel refuses "77" \(numerical result out of range\)'),
+        (errno.ENODEV, "io.max", {"blockIO": {"throttleWriteBpsDevice": [{"major": 1, "minor": 3, "rate": 7}]}},
+         r'io write_bps limit: the kernel refuses "1:3 wbps=7" \(no such device\)'),
+        (errno.EINVAL, "memory.high", {"unified": {"memory.high": "x"}}, r'memory.high: the kernel refuses "x"'),
+    ],
+)  # fmt: skip
+def test_a_refused_value_is_named(
+    fake: tuple[Version2, list[tuple[str, str]]], monkeypatch: pytest.MonkeyPatch, number: int, name: str,
+    resources: dict[str, object], said: str,
+) -> None:  # fmt: skip
+    refuse(monkeypatch, number, name)
+    with pytest.raises(OrchestraError, match=said):
+        fake[0].update(resources)
+    refuse(monkeypatch, errno.EIO, name)  # not the value's fault
+    with pytest.raises(OSError):
+        fake[0].update(resources)
+
+
+def test_device_weights_need_a_scheduler(
+    fake: tuple[Version2, list[tuple[str, str]]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk = {"blockIO": {"weightDevice": [{"major": 8, "minor": 0, "weight": 500}]}}
+    refuse(monkeypatch, errno.EOPNOTSUPP, "io.weight")
+    assert fake[0].update(disk) == [
+        "io device weight: device 8:0 does not use the scheduler bfq, nor is iocost switched on for it"
+    ]
+    (Path(fake[0].folder) / "io.bfq.weight").write_text("")
+    assert fake[0].update(disk) == []  # one of the two is enough
+    refuse(monkeypatch, errno.ENODEV, "io.weight")
+    with pytest.raises(OrchestraError, match="io device weight"):
+        fake[0].update(disk)
+
+
+def test_weights_that_no_disk_heeds_are_told(tmp_path: Path) -> None:
+    folder = tmp_path / "tree/c"
+    folder.mkdir(parents=True)
+    for disk, text in (("a", "[none] bfq"), ("b", "mq-deadline [none]")):
+        (tmp_path / f"sys/{disk}/queue").mkdir(parents=True)
+        (tmp_path / f"sys/{disk}/queue/scheduler").write_text(text)
+
+    def told() -> list[str]:
+        warnings: list[str] = []
+        limits.weight(str(folder), [("io.bfq.weight", "5"), ("io.weight", "default 6")], "io weight", warnings, disks=str(tmp_path / "sys"))
+        return warnings
+
+    assert told() == ["io weight: the kernel has no io.bfq.weight and no io.weight here"]
+    (folder / "io.weight").write_text("")
+    assert told() == ["io weight: no disk uses the scheduler bfq, nor is iocost switched on for one"]
+    assert (folder / "io.weight").read_text() == "default 6"
+    (tmp_path / "tree/io.cost.qos").write_text("8:0 enable=1 ctrl=auto\n")
+    assert told() == []
+    (tmp_path / "tree/io.cost.qos").unlink()
+    (tmp_path / "sys/a/queue/scheduler").write_text("none [bfq]")
+    assert told() == []
 
 
 @pytest.mark.parametrize("name", ["cgroup.procs", "../x.y", "memory", "nothing.here"])
