@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
 from orchestra.errors import UnsupportedError
-from orchestra.linux import calls, signals
+from orchestra.linux import calls, fs, signals
 from orchestra.linux import constants as C
 from orchestra.linux import pidfd as pidfds
 from orchestra.linux.clone import clone
@@ -283,12 +283,25 @@ def _child(program: Process, flags: int, end: socket.socket, proc_fd: int, prese
     process.limit(program)
     init.label_program(program, proc_fd)
     os.close(proc_fd)
+    _must_exist(program.cwd)
     process.enter(program)
     env = process.environment(program)
     path = process.resolve(program.args[0], env.get("PATH"))
     calls.close_range(3 + preserve, flags=C.CLOSE_RANGE_CLOEXEC)
     signals.reset_all()
     process.run(program, path, env)
+
+
+def _must_exist(path: str) -> None:
+    """Only a new container gets a working directory made for it."""
+    root = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.close(fs.open_inside(root, path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC))
+    except OSError as problem:
+        number = problem.errno or 0
+        raise StepError(f"change to directory {path}", number, path, os.strerror(number).lower()) from None
+    finally:
+        os.close(root)
 
 
 def _terminal(program: Process, end: socket.socket) -> None:
