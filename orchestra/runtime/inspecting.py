@@ -14,7 +14,8 @@ from orchestra.errors import ConflictError, OrchestraError, UnsupportedError
 from orchestra.runtime import cgroups as groups
 from orchestra.runtime import defaults, state
 from orchestra.runtime.cgroups import CgroupManager
-from orchestra.runtime.lifecycle import need, warn
+from orchestra.runtime.lifecycle import need
+from orchestra.runtime.report import warner
 from orchestra.runtime.state import Record, Store
 
 
@@ -179,7 +180,7 @@ def do_update(store: Store, options: Namespace) -> int:
     record = store.load(options.id)
     need(store, record, "created", "running", "paused")
     for text in _group(record).update(resources(options)):
-        warn(text)
+        warner(options)(text)
     return 0
 
 

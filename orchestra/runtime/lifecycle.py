@@ -21,14 +21,10 @@ from orchestra.linux import pidfd as pidfds
 from orchestra.runtime import cgroups as groups
 from orchestra.runtime import hooks, state
 from orchestra.runtime.cgroups import CgroupManager
-from orchestra.runtime.create import Created, Options, create
+from orchestra.runtime.create import Created, Options, Warn, create
 from orchestra.runtime.foreground import Foreground
+from orchestra.runtime.report import warner
 from orchestra.runtime.state import Record, Store
-
-
-def warn(text: str) -> None:
-    os.write(2, f"orchestra-runtime: warning: {text}\n".encode())
-
 
 # Birth
 
@@ -55,7 +51,7 @@ def do_run(store: Store, options: Namespace) -> int:
     finally:
         foreground.close()
         if not options.keep:
-            _delete(store, record)
+            _delete(store, record, warner(options))
 
 
 def load_config(bundle: str, path: str | None = None) -> dict[str, Any]:
@@ -97,7 +93,7 @@ def _create(store: Store, options: Namespace, *, waits_at_door: bool) -> tuple[C
         folder = store.reserve(options.id)
         undo.callback(store.remove, options.id)
         fs.write_file(f"{folder}/config.json", json.dumps(config))
-        group = _cgroup(config, options.id, folder, undo)
+        group = _cgroup(config, options, folder, undo)
         door = state.open_door(folder) if waits_at_door else None
         created = create(
             config,
@@ -110,7 +106,7 @@ def _create(store: Store, options: Namespace, *, waits_at_door: bool) -> tuple[C
                 new_keyring=not options.no_new_keyring,
                 preserve_fds=options.preserve_fds,
                 listener=door.fileno() if door else -1,
-                warn=warn,
+                warn=warner(options),
             ),
         )
         undo.callback(created.abort)
@@ -139,23 +135,23 @@ def _create(store: Store, options: Namespace, *, waits_at_door: bool) -> tuple[C
         return created, record
 
 
-def _cgroup(config: dict[str, Any], container_id: str, folder: str, undo: ExitStack) -> CgroupManager | None:
+def _cgroup(config: dict[str, Any], options: Namespace, folder: str, undo: ExitStack) -> CgroupManager | None:
     resources = (config.get("linux") or {}).get("resources") or {}
     if os.geteuid() != 0:
         limits = sorted(key for key in resources if key != "devices" and resources[key])
         if limits:
-            warn(f"resources: {', '.join(limits)} cannot be limited without root")
+            warner(options)(f"resources: {', '.join(limits)} cannot be limited without root")
         return None
     mode = groups.probe()
     if mode.kind == "none":
         return None
-    group = groups.manager(cgroup_path(config, container_id), mode)
+    group = groups.manager(cgroup_path(config, options.id), mode)
     if group.exists() and group.pids():
         raise ConflictError(f"cgroup {group.path} is in use by other processes")
     fs.write_file(f"{folder}/cgroup", group.path)
     undo.callback(group.destroy, timeout=2.0)
     for text in group.create(resources):
-        warn(text)
+        warner(options)(text)
     return group
 
 
@@ -195,7 +191,9 @@ def do_start(store: Store, options: Namespace) -> int:
     state.knock(store.folder(record.id))
     found = hooks.parse(store.config(record.id).get("hooks"))
     if found.get("poststart"):
-        hooks.run_leniently(found["poststart"], _hook_state(record, "running"), warn, directory=record.bundle)
+        hooks.run_leniently(
+            found["poststart"], _hook_state(record, "running"), warner(options), directory=record.bundle
+        )
     return 0
 
 
@@ -243,7 +241,6 @@ def do_kill(store: Store, options: Namespace) -> int:
         else:
             group.signal(number)
         return 0
-    need(store, record, "created", "running", "paused")
     _send(record, number)
     if number == signal.SIGKILL and group is not None:
         if not _own_pids(store, record):
@@ -260,14 +257,18 @@ def _own_pids(store: Store, record: Record) -> bool:
 
 
 def _send(record: Record, number: int) -> None:
+    """``container not running`` are the words by which containerd knows that it came too late."""
+    ended = ConflictError(f"container not running: {record.id} has ended")
     try:
         fd = pidfds.open_pid(record.pid)
     except ProcessLookupError:
-        raise ConflictError(f"container {record.id} is not running") from None
+        raise ended from None
     try:
         if not procfs.alive(record.pid, record.start_time):
-            raise ConflictError(f"container {record.id} is not running")
+            raise ended
         pidfds.send_signal(fd, number)
+    except ProcessLookupError:
+        raise ended from None
     finally:
         os.close(fd)
 
@@ -283,7 +284,7 @@ def do_delete(store: Store, options: Namespace) -> int:
     now = state.status(store, record)
     if now in ("running", "paused") and not options.force:
         raise ConflictError(f"container {record.id} is {now}", hint="stop it, or delete it with --force")
-    _delete(store, record)
+    _delete(store, record, warner(options))
     return 0
 
 
@@ -298,7 +299,7 @@ def _clear(store: Store, container_id: str) -> None:
     store.remove(container_id)
 
 
-def _delete(store: Store, record: Record) -> None:
+def _delete(store: Store, record: Record, warn: Warn) -> None:
     """Kill what is left, remove the cgroup and the record, run the poststop hooks."""
     if procfs.alive(record.pid, record.start_time):
         _end(record)
@@ -382,7 +383,7 @@ def do_exec(store: Store, options: Namespace) -> int:
         options=extra,
     )
     for text in extra.warnings:
-        warn(text)
+        warner(options)(text)
     if options.pid_file:
         fs.write_file(options.pid_file, str(done.pid), 0o644)
     if options.console_socket and done.master >= 0:

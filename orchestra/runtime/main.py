@@ -15,8 +15,6 @@ if not __package__:  # started as a file, by ourselves
 
 import argparse
 import importlib
-import json
-import time
 from argparse import ArgumentParser
 
 from orchestra.errors import OrchestraError, UnsupportedError, UsageError
@@ -233,6 +231,9 @@ def main(arguments: list[str]) -> int:
         if "--debug" in arguments:
             raise
         return 1
+    except Exception as problem:  # a bug: whoever called us reads the log, the traceback is for people
+        _log(arguments, f"internal error: {type(problem).__name__}: {problem}")
+        raise
 
 
 def _log(arguments: list[str], text: str) -> None:
@@ -245,16 +246,9 @@ def _log(arguments: list[str], text: str) -> None:
         options.setdefault(key, value if separator else "".join(arguments[index + 1 : index + 2]))
     if not options.get("--log"):
         return
-    now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-    if options.get("--log-format") == "json":
-        line = json.dumps({"level": "error", "msg": text, "time": now})
-    else:
-        line = f'time="{now}" level=error msg={json.dumps(text)}'
-    try:
-        with open(options["--log"], "a", encoding="utf-8") as file:
-            file.write(line + "\n")
-    except OSError:
-        return  # standard error has it
+    from orchestra.runtime import report
+
+    report.write(options["--log"], options.get("--log-format", "text"), "error", text)
 
 
 def entry() -> None:

@@ -81,6 +81,36 @@ def test_exec(lab: Lab) -> None:
     assert text.split() == ["/tmp", "1000", "y"]
 
 
+def test_exec_makes_no_directory(lab: Lab) -> None:
+    name = lab.start(lab.shell(SLEEPER))
+    result = lab.command("exec", "--cwd", "/nosuch/place", name, "true")
+    assert result.returncode == 1 and "change to directory /nosuch/place: no such file or directory" in result.stderr
+    assert not (lab.root / "nosuch").exists()
+    assert "not a directory" in lab.command("exec", "--cwd", "/bin/busybox", name, "true").stderr
+
+
+def test_a_late_signal_is_told_in_the_words_that_callers_know(lab: Lab, tmp_path: Path) -> None:
+    name = lab.start(lab.shell(SLEEPER))
+    lab.command("kill", name, "KILL", check=True)
+    eventually(lambda: lab.status(name) == "stopped", "it stops")
+    log = tmp_path / "log.json"
+    result = lab.command("--log", str(log), "--log-format", "json", "kill", name, "KILL")
+    assert result.returncode == 1
+    assert json.loads(log.read_text())["msg"] == f"container not running: {name} has ended"
+
+
+def test_warnings_go_to_the_log_alone(lab: Lab, tmp_path: Path) -> None:
+    config = lab.config("true")
+    config["linux"]["resources"]["hugepageLimits"] = [{"pageSize": "3KB", "limit": 0}]
+    assert "warning: hugepage limit 3KB" in lab.run(config).stderr
+    name, place = lab.bundle(config)
+    log = tmp_path / "log.json"
+    result = lab.command("--log", str(log), "--log-format", "json", "run", "--bundle", str(place), name)
+    assert (result.returncode, result.stdout + result.stderr) == (0, "")
+    entries = [json.loads(line) for line in log.read_text().splitlines()]
+    assert [entry["level"] for entry in entries] == ["warning"] and "hugepage limit 3KB" in entries[0]["msg"]
+
+
 def test_exec_by_a_process_file_in_the_background(lab: Lab, tmp_path: Path) -> None:
     config = lab.shell(SLEEPER)
     name = lab.start(config)

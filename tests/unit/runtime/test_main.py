@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from orchestra.errors import OrchestraError
-from orchestra.runtime import inspecting, lifecycle, main, state
+from orchestra.runtime import inspecting, lifecycle, main, report, state
 from orchestra.runtime.problems import StepError
 
 
@@ -54,6 +54,23 @@ def test_errors_go_to_the_log(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert main.main(["--root", str(tmp_path), "--log", str(log), "--log-format", "json", "state", "none"]) == 1
     assert json.loads(log.read_text())["msg"] == "container none does not exist"
     assert "container none does not exist" in capsys.readouterr().err
+
+
+def test_a_bug_is_in_the_log_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(state.Store, "load", lambda *_: 1 / 0)
+    log = tmp_path / "log"
+    with pytest.raises(ZeroDivisionError):
+        main.main(["--root", str(tmp_path), f"--log={log}", "state", "none"])
+    assert 'level=error msg="internal error: ZeroDivisionError' in log.read_text()
+
+
+def test_warnings_go_to_the_log_where_there_is_one(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    log = tmp_path / "log"
+    report.warner(Namespace(log=str(log), log_format="json"))("one")
+    report.warner(Namespace(log="", log_format="text"))("two")
+    report.warner(Namespace(log=str(tmp_path / "no/log"), log_format="text"))("three")
+    assert [json.loads(line)["msg"] for line in log.read_text().splitlines()] == ["one"]
+    assert capfd.readouterr().err.splitlines() == [f"orchestra-runtime: warning: {word}" for word in ("two", "three")]
 
 
 def test_exec_process_from_words() -> None:
