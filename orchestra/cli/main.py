@@ -190,28 +190,9 @@ def _run(context: Context, target: str, name: str, rest: list[str]) -> int:
 
 def make_parser(name: str) -> argparse.ArgumentParser:
     """A parser whose complaints are OrchestraErrors."""
-    import argparse
+    from orchestra.cli.arguments import Parser
 
-    class Parser(argparse.ArgumentParser):
-        def error(self, message: str) -> Any:
-            raise OrchestraError(message, hint=f"see orchestra {name} --help")
-
-    summary = SUMMARIES.get(name, "")
-    return Parser(
-        prog=f"orchestra {name}", description=summary, allow_abbrev=False, formatter_class=_formatter
-    )
-
-
-def _formatter(prog: str) -> argparse.HelpFormatter:
-    """With a width: else argparse loads shutil, to ask for one, for each argument that it is told of."""
-    import argparse
-
-    columns = os.environ.get("COLUMNS", "")
-    try:
-        width = int(columns) if columns.isdigit() and int(columns) else os.get_terminal_size().columns
-    except OSError:
-        width = 80
-    return argparse.HelpFormatter(prog, width=max(20, width - 2))
+    return Parser(name, SUMMARIES.get(name, ""))
 
 
 def _add_globals(parser: argparse.ArgumentParser) -> None:
