@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from queue import SimpleQueue
 
 from orchestra.backend import Backend, ContainerInfo, ExecSpec
@@ -42,6 +42,13 @@ class Round:
     renew_anon_volumes: bool = False
     anonymous_volumes: bool = False  # they go with their removed containers, in one step with them
     cancelled: Callable[[], bool] = lambda: False
+    told: dict[tuple[str, str], object] = field(default_factory=dict)  # (container, word) said about waits
+
+    def tell(self, container: str, word: str, status: Status = Status.WORKING) -> None:
+        """Several actions, in threads, may wait for one container: each word about it is said once."""
+        mine = object()
+        if self.told.setdefault((container, word), mine) is mine:
+            self.sink(Progress(f"Container {container}", word, status))
 
 
 class Cancelled(OrchestraError):
@@ -414,7 +421,7 @@ class Waiter:
             if not self.told:
                 self.told = True
                 for container in containers:
-                    self.round.sink(Progress(f"Container {container.name}", "Waiting"))
+                    self.round.tell(container.name, "Waiting")
             time.sleep(POLL)
 
     def _healthy(self, containers: list[ContainerInfo]) -> bool:
@@ -460,5 +467,5 @@ class Waiter:
 
     def _done(self, containers: list[ContainerInfo], word: str) -> bool:
         for container in containers:
-            self.round.sink(Progress(f"Container {container.name}", word, Status.DONE))
+            self.round.tell(container.name, word, Status.DONE)
         return True

@@ -74,10 +74,10 @@ def project(**depends: dict[str, Dependency]) -> Project:
                                        for name, needs in depends.items()})
 
 
-def execute(p: Project, backend: Records, **more: Any) -> list[Progress]:
+def execute(p: Project, backend: Records, options: ReconcileOptions | None = None, **more: Any) -> list[Progress]:
     observed = Observed(images=dict.fromkeys(p.services, "i"))
     told: list[Progress] = []
-    made = reconcile(p, observed, ReconcileOptions())
+    made = reconcile(p, observed, options or ReconcileOptions())
     Executor(backend, Round(p, observed, told.append, **more)).run(made)  # type: ignore[arg-type]
     return told
 
@@ -123,6 +123,22 @@ def test_a_wait_ends_at_its_deadline_and_when_cancelled() -> None:
         execute(project(web={"db": Dependency("service_healthy")}, db={}), backend, deadline=0.0, patience=5.0)
     with pytest.raises(Cancelled):
         execute(project(web={"db": Dependency("service_healthy")}, db={}), Records(), cancelled=lambda: True)
+
+
+class Slow(Records):
+    """Containers with a health check become healthy after some looks."""
+
+    def containers(self, *, project: str | None = None) -> list[ContainerInfo]:
+        found = super().containers(project=project)
+        self.looks = getattr(self, "looks", 0) + 1
+        return [replace(c, health="starting") if c.has_healthcheck and self.looks < 12 else c for c in found]
+
+
+def test_several_waits_for_one_container_are_told_once() -> None:
+    needs = {"db": Dependency("service_healthy")}
+    told = execute(project(web=needs, worker=needs, db={}), Slow(), ReconcileOptions(wait=True))
+    assert [t.text for t in told if t.resource == "Container p-db-1"] == ["Creating", "Created", "Starting", "Started", "Waiting", "Healthy"]
+    assert [t.text for t in told if t.resource == "Container p-web-1"].count("Healthy") == 1
 
 
 def test_errors_carry_the_place_in_the_file() -> None:
