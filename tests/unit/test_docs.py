@@ -1,29 +1,34 @@
-"""The documentation against the code: links lead somewhere, commands exist, every verb has its row."""
+"""The documentation against the code: links lead somewhere, commands are understood, every verb has its row."""
 
 from __future__ import annotations
 
 import argparse
 import importlib
 import re
+import shlex
 from pathlib import Path
 
 import pytest
 from support import schemapaths
 
-from orchestra.cli.main import FLAG_OPTIONS, VALUE_OPTIONS, make_parser
+from orchestra.cli.main import Globals, _add_globals, make_parser, split
 from orchestra.cli.table import GROUPS, HIDDEN, VERBS
+from orchestra.errors import OrchestraError
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 COMMAND = re.compile(r"^\s*(?:#\s+)?(?:[A-Z_]+=\S+ )*orchestra ((?:-\S+ )*[a-z].*)$")
 
+NAMED = re.compile(r"`orchestra ((?:-\S+ )*[a-z-]+(?: [^`]*)?)`")
 
-def parser_of(target: str) -> argparse.ArgumentParser:
+
+def parser_of(target: str, name: str) -> argparse.ArgumentParser:
     module, _, function = target.partition(":")
     found = importlib.import_module(f"orchestra.cli.verbs.{module}")
-    made = make_parser("x")
+    made = make_parser(name)
     getattr(found, f"add_{function}" if function else "add_arguments")(made)
+    _add_globals(made)
     return made
 
 
@@ -35,46 +40,67 @@ def test_links_lead_somewhere(page: Path) -> None:
         assert (page.parent / target.partition("#")[0]).exists(), f"{page.name}: {target}"
 
 
+def whole_lines(page: Path) -> list[str]:
+    """Lines that end with a backslash go on in the next one."""
+    return re.sub(r"\\\n#?\s*", "", page.read_text()).splitlines()
+
+
 def commands() -> list[tuple[str, str]]:
     """(page, command) of every line in a code block, and of the first lines of the examples."""
     found = []
     for page in PAGES:
         inside = False
-        for line in page.read_text().splitlines():
+        for line in whole_lines(page):
             if line.startswith("```"):
                 inside = not inside
             match = COMMAND.match(line)
             if match and (inside or line.startswith("    ")):
                 found.append((page.name, match[1]))
     for example in (ROOT / "examples/compose").glob("*/compose.yaml"):
-        for line in example.read_text().splitlines():
+        for line in whole_lines(example):
             match = COMMAND.match(line) if line.startswith("#   ") else None
             if match:
                 found.append((example.parent.name, match[1]))
     return found
 
 
-@pytest.mark.parametrize(("page", "command"), commands())
-def test_commands_exist(page: str, command: str) -> None:
-    words = re.split(r"\s+(?:#|\(|&&|\|)", command)[0].split()
-    while words and words[0].startswith("-"):
-        assert words[0].split("=")[0] in {*VALUE_OPTIONS, *FLAG_OPTIONS}, command
-        del words[: 2 if words[0] in VALUE_OPTIONS else 1]
-    verb = words.pop(0).rstrip(":,;")
+def named() -> list[tuple[str, str]]:
+    """(page, command) of every command that is named within the text."""
+    found = [(page.name, text) for page in PAGES for text in NAMED.findall(page.read_text())]
+    return sorted(set(found))
+
+
+def parse(command: str) -> None:
+    """As the program does; raises OrchestraError for what is not there."""
+    words = shlex.split(re.split(r"\s+(?:#|\(|&&|\|)", command)[0])
+    words = [word for word in words if word != "…"]
+    verb, rest = split(words, Globals())
+    target = VERBS.get(verb)
+    if verb == "VERB":
+        return
     if verb in GROUPS:
-        if not words or not words[0].isalpha():
+        if not rest:
             return
-        target = GROUPS[verb].get(words.pop(0))
-    else:
-        target = VERBS.get(verb)
-    assert target, f"{page}: orchestra {command}: no such command"
-    known = {*parser_of(target)._option_string_actions, *VALUE_OPTIONS, *FLAG_OPTIONS}
-    for word in words:
-        if word in ("--", "…") or not word.startswith("-"):
-            if verb in ("exec", "run") or target.endswith(("run", "exec")):
-                break  # the rest is the container's command
-            continue
-        assert word.split("=")[0] in known, f"{page}: orchestra {command}: {word}"
+        verb, target = f"{verb} {rest[0]}", GROUPS[verb].get(rest.pop(0))
+    assert target, f"orchestra {command}: no such command"
+    parser_of(target, verb).parse_args(rest)
+
+
+@pytest.mark.parametrize(("page", "command"), commands())
+def test_commands_in_code_are_understood(page: str, command: str) -> None:
+    try:
+        parse(command)
+    except OrchestraError as error:
+        assert "…" in command and "required" in str(error), f"{page}: orchestra {command}: {error}"
+
+
+@pytest.mark.parametrize(("page", "command"), named())
+def test_commands_in_text_are_understood(page: str, command: str) -> None:
+    """They may lack what they work on."""
+    try:
+        parse(command)
+    except OrchestraError as error:
+        assert re.search("required|flag needs an argument", str(error)), f"{page}: orchestra {command}: {error}"
 
 
 def test_every_verb_is_in_the_feature_table() -> None:
