@@ -1,7 +1,7 @@
 """The socket between a container's init and who creates it: small JSON messages, descriptors beside.
 
 From the child: ``{"born": pid}`` (with the pidfd, from a middle process), ``{"console": …}`` (with the
-master), ``{"warning": text}``, ``{"hooks": kinds}``, ``{"ready": true}``, ``{"error": {step …}}``.
+master), ``{"failed": (errno, call)}`` of a program, ``{"warning": text}``, ``{"hooks": kinds}``, ``{"ready": true}``, ``{"error": {step …}}``.
 From the parent: single words (``attached``, ``hooks``, ``start``). The socket is CLOEXEC: its end after
 ``start`` means that the program was executed.
 """
@@ -12,6 +12,8 @@ import json
 import os
 import socket
 from typing import Any
+
+from orchestra.linux import program
 
 _SIZE = 65536
 
@@ -39,6 +41,9 @@ def receive(end: socket.socket) -> tuple[dict[str, Any] | None, list[int]]:
         os.set_inheritable(fd, False)
     if not data:
         return None, fds
+    broken = program.failure(data)
+    if broken:
+        return {"failed": broken}, fds
     message = json.loads(data)
     return (message if isinstance(message, dict) else {}), fds
 

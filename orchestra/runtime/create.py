@@ -16,6 +16,7 @@ the caller, the child notices the closed socket and leaves.
 from __future__ import annotations
 
 import errno
+import functools
 import os
 import signal
 import socket
@@ -27,7 +28,7 @@ from orchestra.linux import constants as C
 from orchestra.linux import pidfd as pidfds
 from orchestra.linux import userns
 from orchestra.linux.clone import clone
-from orchestra.runtime import channel, hooks, init, mounts, namespaces, rootfs
+from orchestra.runtime import channel, hooks, init, mounts, namespaces, process, quick, rootfs
 from orchestra.runtime import plan as plans
 from orchestra.runtime.cgroups import CgroupManager
 from orchestra.runtime.plan import Plan
@@ -54,8 +55,18 @@ class Created:
     """A container whose init waits for its start. ``master`` is the terminal's master or -1; it is the
     caller's, as is ``pidfd``. ``pid`` is our child: the caller waits for it."""
 
-    def __init__(self, plan: Plan, pid: int, pidfd: int, end: socket.socket, master: int, warn: Warn) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        pid: int,
+        pidfd: int,
+        end: socket.socket,
+        master: int,
+        warn: Warn,
+        steps: list[str] | None = None,
+    ) -> None:
         self.plan = plan
+        self.steps = steps  # of a quick start
         self.pid = pid
         self.pidfd = pidfd
         self.master = master
@@ -83,6 +94,9 @@ class Created:
         finally:
             self._end.close()
         if message is not None:
+            if "failed" in message:
+                number, call = message["failed"]
+                raise process.start_error(self.plan.process, number, call, self.steps or [])
             raise StepError.from_step(message.get("error") or {})
         if self.plan.hooks.get("poststart"):
             hooks.run_leniently(
@@ -119,6 +133,8 @@ class Pending:
         pidfd: int,
         *,
         inside: bool,
+        steps: list[str] | None = None,
+        again: Callable[[], Pending] | None = None,
     ) -> None:
         self.plan = plan
         self.pid = pid
@@ -130,8 +146,17 @@ class Pending:
         self._attached = False
         self._inside = inside  # clone3 has put it into its cgroup, or it goes by itself
         self._ready = False
+        self._steps = steps
+        self._again = again
+        self._old: socket.socket | None = None
+
+    @property
+    def quick(self) -> bool:
+        """Whether it is a program of system calls, see ``quick``."""
+        return self._steps is not None
 
     def fileno(self) -> int:
+        """Another one after a ``step`` that had to start over."""
         return self._end.fileno()
 
     def attach(self) -> None:
@@ -170,6 +195,9 @@ class Pending:
         if self._ready:
             return True
         message, fds = channel.receive(self._end)
+        if self._again and (message is None or "failed" in message):
+            self._start_over()
+            return False
         if message is None:
             self.abort()
             raise StepError("create the container", 0, None, "its init ended without a word")
@@ -184,6 +212,20 @@ class Pending:
             self._hooks()
         self._ready = "ready" in message
         return self._ready
+
+    def _start_over(self) -> None:
+        """A quick start has failed: the careful one finds the reason."""
+        assert self._again
+        _kill(self.pid, self.pidfd)
+        os.close(self.pidfd)
+        self.pidfd, again, self._again = -1, self._again, None
+        other = again()
+        self._old = self._end  # closed later: whoever polls it lets go of it first
+        self._end, self.pid, self.pidfd = other._end, other.pid, other.pidfd
+        self._inside, self._steps = other._inside, None
+        attached, self._attached = self._attached, False
+        if attached:
+            self.attach()
 
     def _hooks(self) -> None:
         """prestart and createRuntime: in our namespaces, while the container's are there."""
@@ -202,13 +244,19 @@ class Pending:
         self.attach()
         while not self.step():
             pass
-        return Created(self.plan, self.pid, self.pidfd, self._end, self.master, self._options.warn)
+        if self._old:
+            self._old.close()
+        return Created(
+            self.plan, self.pid, self.pidfd, self._end, self.master, self._options.warn, self._steps
+        )
 
     def abort(self) -> None:
         """Kill it and wait for its end."""
+        if self._old:
+            self._old.close()
+        self._end.close()
         if self.pidfd < 0:
             return
-        self._end.close()
         _kill(self.pid, self.pidfd)
         os.close(self.pidfd)
         self.pidfd = -1
@@ -285,8 +333,8 @@ class Prepared:
     ) -> None:
         self.plan, self.options, self.cgroups, self.stdio = plan, options, cgroups, stdio
 
-    def launch(self) -> Pending:
-        """Clone; ``stdio`` may be closed afterwards."""
+    def launch(self, *, careful: bool = False) -> Pending:
+        """Clone; ``stdio`` may be closed when it is created. ``careful``: not by a program of system calls."""
         plan, cgroups = self.plan, self.cgroups
         by_itself = not plan.namespaces.needs_middle and not plan.namespaces.own("user")
         inherited = init.Inherited(None, self.stdio, self.options.listener)  # type: ignore[arg-type]
@@ -296,6 +344,11 @@ class Prepared:
             raise StepError.of("open the cgroup", problem) from None
         if cgroups is not None and group is None and by_itself:
             plan.joins = cgroups.dirs()
+        pending = None if careful else self._quickly(group)
+        if pending:
+            if group is not None:
+                os.close(group)
+            return pending
         ours, theirs = channel.pair()
         inherited.end = theirs
         try:
@@ -316,6 +369,40 @@ class Prepared:
                 os.close(fd)
         inside = group is not None or bool(plan.joins)
         return Pending(plan, self.options, cgroups, ours, pid, pidfd, inside=inside)
+
+    def _quickly(self, group: int | None) -> Pending | None:
+        """As a program of system calls; None where that cannot be."""
+        plan, options = self.plan, self.options
+        if options.listener >= 0 or not quick.fits(plan):
+            return None
+        made = quick.make(plan, self.stdio)
+        if made is None:
+            return None
+        program, values = made
+        ours, theirs = channel.pair()
+        try:
+            pid, pidfd = program.run(
+                values, theirs.fileno(), plan.namespaces.clone_flags() & C.CLONE_NEWPID, cgroup_fd=group
+            )
+        except OSError:
+            ours.close()
+            return None
+        except BaseException:
+            ours.close()
+            raise
+        finally:
+            theirs.close()
+        return Pending(
+            plan,
+            options,
+            self.cgroups,
+            ours,
+            pid,
+            pidfd,
+            inside=group is not None or bool(plan.joins),
+            steps=program.steps,
+            again=functools.partial(self.launch, careful=True),
+        )
 
 
 def _clone(plan: Plan, inherited: init.Inherited, ours: socket.socket, group: int | None) -> tuple[int, int]:

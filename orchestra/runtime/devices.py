@@ -17,7 +17,7 @@ from orchestra.linux import mount as mounting
 from orchestra.runtime import defaults
 from orchestra.runtime.problems import StepError
 
-_TYPES = {"c": stat.S_IFCHR, "u": stat.S_IFCHR, "b": stat.S_IFBLK, "p": stat.S_IFIFO}
+TYPES = {"c": stat.S_IFCHR, "u": stat.S_IFCHR, "b": stat.S_IFBLK, "p": stat.S_IFIFO}
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +41,7 @@ def parse(entries: list[dict[str, Any]] | None) -> list[Device]:
         path, kind = os.path.normpath(str(entry.get("path") or "")), str(entry.get("type") or "")
         if not path.startswith("/"):
             raise OrchestraError(f"linux.devices: the path {path!r} must be absolute")
-        if kind not in _TYPES:
+        if kind not in TYPES:
             raise OrchestraError(f"linux.devices: {path} has the unknown type {kind!r}")
         if kind != "p" and (entry.get("major") is None or entry.get("minor") is None):
             raise OrchestraError(f"linux.devices: {path} needs major and minor")
@@ -90,12 +90,12 @@ def apply(devices: list[Device], root_fd: int, *, bind: bool) -> None:
 def _make(device: Device, folder: int, name: str, root_fd: int) -> None:
     number = os.makedev(device.major, device.minor)
     try:
-        os.mknod(name, _TYPES[device.kind] | device.mode, number, dir_fd=folder)
+        os.mknod(name, TYPES[device.kind] | device.mode, number, dir_fd=folder)
     except PermissionError:
         return _bind(device, root_fd)  # without CAP_MKNOD
     except FileExistsError:
         info = os.stat(name, dir_fd=folder, follow_symlinks=False)
-        same = stat.S_IFMT(info.st_mode) == _TYPES[device.kind] and (
+        same = stat.S_IFMT(info.st_mode) == TYPES[device.kind] and (
             device.kind == "p" or info.st_rdev == number
         )
         if not same:
@@ -111,7 +111,7 @@ def _bind(device: Device, root_fd: int) -> None:
     tree = mounting.clone_tree(device.path, recursive=False, follow=False)
     try:
         info = os.fstat(tree)
-        if stat.S_IFMT(info.st_mode) != _TYPES[device.kind] or info.st_rdev != os.makedev(
+        if stat.S_IFMT(info.st_mode) != TYPES[device.kind] or info.st_rdev != os.makedev(
             device.major, device.minor
         ):
             raise OSError(19, f"the host's {device.path} is another device", device.path)

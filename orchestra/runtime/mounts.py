@@ -167,16 +167,16 @@ def _apply_bind(mount: Mount, root_fd: int, tree: int | None) -> None:
         target = fs.make_inside(root_fd, mount.destination, directory=directory)
         try:
             check_target(target, mount.destination, proc=False)
-            _set_bind_attributes(mount.words, tree)
+            set_bind_attributes(mount.words, tree)
             mounting.attach(tree, target)
-            _propagate(mount.words, tree)
+            propagate(mount.words, tree)
         finally:
             os.close(target)
     finally:
         os.close(tree)
 
 
-def _set_bind_attributes(words: Words, tree: int) -> None:
+def set_bind_attributes(words: Words, tree: int) -> None:
     set_, clear = mountoptions.attributes(words.flags)
     # "rw" never takes the protection off a read-only source; the others are cleared on the user's word
     for flag, attribute in (
@@ -192,7 +192,7 @@ def _set_bind_attributes(words: Words, tree: int) -> None:
         mounting.set_attributes(tree, set_=words.recursive_set, clear=words.recursive_clear, recursive=True)
 
 
-def _propagate(words: Words, fd: int) -> None:
+def propagate(words: Words, fd: int) -> None:
     for kind in words.propagation:
         mounting.set_attributes(fd, propagation=kind, recursive=bool(kind & C.MS_REC))
 
@@ -229,7 +229,7 @@ def _apply_filesystem(mount: Mount, root_fd: int) -> None:
         set_ = words.recursive_set | (mountoptions.attributes(words.flags & late)[0])
         if set_:
             mounting.set_attributes(top, set_=set_)
-        _propagate(words, top)
+        propagate(words, top)
     finally:
         os.close(top)
 
@@ -336,7 +336,7 @@ def _mount_by_numbers(source: str, target: int, flags: int, data: list[str]) -> 
 
 def overlay_tree(data: list[str], flags: int) -> int:
     """A detached overlay of any number of layers (kernel 6.8: one ``lowerdir+`` each)."""
-    options: list[tuple[str, str | None]] = []
+    options: list[tuple[str, str | None]] = [("source", "overlay")]
     for word in data:
         key, separator, value = word.partition("=")
         if key == "lowerdir":

@@ -20,6 +20,7 @@ from orchestra.linux import constants as C
 from orchestra.runtime import capabilities, rlimits
 from orchestra.runtime.problems import EXEC, StepError
 
+DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _POLICIES = {
     "SCHED_OTHER": 0,
     "SCHED_FIFO": 1,
@@ -285,21 +286,22 @@ def _own_stdio(uid: int) -> None:
             continue  # an unmapped owner, or a pipe of somebody else's namespace
 
 
-def environment(process: Process) -> dict[str, str]:
-    """Last word wins; HOME from the container's /etc/passwd when it is not given."""
+def environment(process: Process, root: int = -1) -> dict[str, str]:
+    """Last word wins; HOME from the container's /etc/passwd when it is not given (``root``: the container's
+    root, where it is not the caller's own)."""
     found: dict[str, str] = {}
     for line in process.env:
         name, separator, value = line.partition("=")
         if name and separator:
             found[name] = value
     if not found.get("HOME"):
-        found["HOME"] = _home(process.uid)
+        found["HOME"] = _home(process.uid, root)
     return found
 
 
-def _home(uid: int) -> str:
+def _home(uid: int, folder: int) -> str:
     try:
-        root = os.open("/", os.O_PATH | os.O_CLOEXEC)
+        root = os.open("/", os.O_PATH | os.O_CLOEXEC) if folder < 0 else os.dup(folder)
         try:
             fd = fs.open_inside(root, "etc/passwd", os.O_RDONLY | os.O_NONBLOCK)
         finally:
@@ -326,9 +328,7 @@ def resolve(name: str, path: str | None) -> str:
         _check_program(step, name)
         return name
     denied = False
-    for folder in (
-        path if path is not None else "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-    ).split(":"):
+    for folder in (path if path is not None else DEFAULT_PATH).split(":"):
         candidate = f"{folder or '.'}/{name}"
         try:
             _check_program(step, candidate)
@@ -354,6 +354,23 @@ def _check_program(step: str, path: str) -> None:
         raise StepError(step, errno.EACCES, path, "permission denied")
 
 
+def start_error(process: Process, number: int, call: int, steps: list[str]) -> StepError:
+    """What a program of system calls says about a failed start: an errno and the index of the call."""
+    step = steps[call] if call < len(steps) else ""
+    if step != EXEC:
+        return StepError.of(step or "start the container", OSError(number, os.strerror(number)))
+    return _not_executed(process, number, process.args[0])
+
+
+def _not_executed(process: Process, number: int, program: str) -> StepError:
+    text = os.strerror(number).lower()
+    if number == errno.ENOENT:
+        text = "no such file or directory (its interpreter is missing)"
+    elif number == errno.ENOEXEC:
+        text = "exec format error"
+    return StepError(f'{EXEC} "{process.args[0]}"', number, program, text)
+
+
 def run(process: Process, program: str, env: dict[str, str]) -> None:
     """Seccomp, the last capabilities, execve. Returns never, or raises."""
     encoded = {os.fsencode(key): os.fsencode(value) for key, value in env.items()}
@@ -366,10 +383,4 @@ def run(process: Process, program: str, env: dict[str, str]) -> None:
         capabilities.settle(process.sets)
         os.execve(program, process.args, encoded)
     except OSError as problem:
-        number = problem.errno or 0
-        text = os.strerror(number).lower()
-        if number == errno.ENOENT:
-            text = "no such file or directory (its interpreter is missing)"
-        elif number == errno.ENOEXEC:
-            text = "exec format error"
-        raise StepError(f'{EXEC} "{process.args[0]}"', number, program, text) from None
+        raise _not_executed(process, problem.errno or 0, program) from None

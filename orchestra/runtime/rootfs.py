@@ -170,7 +170,7 @@ def _shifted(path: str, namespace: int, trees: dict[str, int]) -> str:
 
 def mask(root_fd: int, paths: list[str]) -> None:
     """Directories get an empty read-only tmpfs, files the host's /dev/null. What is not there stays so."""
-    null = _host_null()
+    null = host_null()
     empty = -1
     try:
         for path in paths:
@@ -224,7 +224,7 @@ def _covered(root_fd: int, path: str) -> int:
         raise StepError.of(f"cover {path}", problem) from None
 
 
-def _host_null() -> int:
+def host_null() -> int:
     fd = os.open("/dev/null", os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
     info = os.fstat(fd)
     if not stat.S_ISCHR(info.st_mode) or info.st_rdev != os.makedev(1, 3):

@@ -27,7 +27,7 @@ Over = Callable[[BaseException | None], None]
 
 class Birth:
     """One container on its way: ``begin``; ``launch`` and ``attach``, each for all of a burst; then by
-    itself. ``pid`` is 0 until its process exists."""
+    itself. It keeps the container's stdio until then, as it may have to start over. ``pid`` is 0 until its process exists."""
 
     def __init__(self, container: Container, open_files: tuple[int, int], over: Over) -> None:
         self.container = container
@@ -59,8 +59,6 @@ class Birth:
     def attach(self) -> None:
         """Into its cgroup where it does not go by itself (version 1: the first of a burst waits for the
         kernel)."""
-        close(self._stdio)
-        self._stdio = ()
         if self._pending:
             try:
                 self.container.loop.add(self._pending.fileno(), READ, self._step)
@@ -92,8 +90,14 @@ class Birth:
 
     def _step(self, _mask: int) -> None:
         assert self._pending
+        number = self._pending.fileno()
         try:
-            if self._pending.step():
+            done = self._pending.step()
+            if self._pending.fileno() != number:
+                self.container.loop.drop(number)
+                self.container.loop.add(self._pending.fileno(), READ, self._step)
+                self.pid = self._pending.pid
+            if done:
                 self._complete(self._pending)
         except Exception as problem:
             self._failed(problem)
@@ -102,6 +106,8 @@ class Birth:
         container = self.container
         container.loop.drop(pending.fileno())
         created = pending.finish()
+        close(self._stdio)
+        self._stdio = ()
         container.created = created
         if created.master >= 0:
             container.stdio.terminal(created.master)

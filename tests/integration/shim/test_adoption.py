@@ -48,7 +48,8 @@ def test_a_running_container_is_adopted(w: World) -> None:
     assert state["shim_pid"] == client.hello()["pid"]
     before = len(w.output("a"))
     eventually(lambda: len(w.output("a")) > before + 100, "it logs on")
-    assert client.exec_run("a", process("sh", "-c", "kill -TERM 1"))[0] == 0
+    # the shell may be killed with its namespace before it ends
+    assert client.exec_run("a", process("sh", "-c", "kill -TERM 1"))[0] in (0, 137)
     state = client.wait("a")
     allowed = [(7, False)] if kernel_tells_exit_codes() else [(7, False), (255, True)]
     assert (state["exit_code"], state["lost"]) in allowed

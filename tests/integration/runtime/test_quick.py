@@ -1,0 +1,324 @@
+"""A start as a program of system calls gives the same container as the careful one, and says the same when it
+fails."""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.runtimelab import Lab
+
+import orchestra
+from orchestra.linux.program import available
+
+pytestmark = [pytest.mark.root, pytest.mark.skipif(not available(), reason="made for x86-64, with executable memory")]
+
+# how each is made: careful or not; prints whether it was quick, how it ended and what it wrote
+DRIVER = """
+import json, os, signal, sys
+sys.path.insert(0, sys.argv[1])
+from orchestra.runtime import create
+from orchestra.runtime.problems import StepError
+signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+bundle, careful, cgroup = sys.argv[2], sys.argv[3] == "careful", sys.argv[4]
+from orchestra.runtime.cgroups import manager
+config = json.load(open(bundle + "/config.json"))
+group = manager(cgroup) if cgroup else None
+if group: group.create(config["linux"]["resources"])
+null, out = os.open("/dev/null", os.O_RDWR), os.open(bundle + "/output", os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC)
+reader, writer = os.pipe()
+found = {}
+before = sorted(os.listdir("/proc/self/fd"))
+try:
+    prepared = create.prepare(config, container_id="x", bundle=bundle, stdio=(null, out, writer), cgroups=group)
+    pending = prepared.launch(careful=careful)
+    created = pending.finish()
+    found["quick"] = pending.quick
+    created.start()
+    status = os.waitstatus_to_exitcode(os.waitpid(created.pid, 0)[1])
+    os.close(created.pidfd)
+    found["status"] = status
+except StepError as problem:
+    found["error"] = [problem.step, problem.errno, problem.message, problem.exit_code]
+    try:
+        os.close(created.pidfd); os.waitpid(created.pid, 0)
+    except NameError: pass
+finally:
+    if group: group.destroy()
+found["fds"] = sorted(os.listdir("/proc/self/fd")) == before
+try:
+    os.waitpid(-1, os.WNOHANG)
+    found["child"] = True
+except ChildProcessError: found["child"] = False
+os.lseek(out, 0, 0)
+found["output"] = os.read(out, 1 << 20).decode(errors="replace")
+json.dump(found, sys.stdout)
+"""
+
+LOOK = r"""
+grep -E '^(Uid|Gid|Groups|Cap|NoNewPrivs|Seccomp|Sig(Ign|Blk|Cgt)|Umask|NStgid|NSpid|NSpgid|NSsid)' /proc/self/status
+cut -d' ' -f5- /proc/self/mountinfo | sed -e 's/shared:[0-9]*/shared/; s/master:[0-9]*/master/; s/lowerdir+=/lowerdir=/; s/bundles.[^ /]*//g; s/upper[0-9]*//g; s/work[0-9]*//g' | sort
+for i in 0 1 2; do stat -L -c '%F %u %g' /proc/self/fd/$i; done
+ls /proc/self/fd | wc -l
+env | sort; pwd; id; hostname; ulimit -a
+ls -ln /dev /dev/pts /dev/shm 2>&1 | sed -e 's/ [A-Z][a-z][a-z] .*[0-9] / /'
+ls /sys/fs/cgroup 2>&1; cat /proc/self/cgroup 2>&1 | sort
+cat /proc/sys/net/ipv4/ip_unprivileged_port_start /proc/sys/kernel/domainname
+for p in /proc/kcore /proc/keys /proc/acpi /sys/firmware /proc/sys/kernel/shmmax; do echo x 2>&1 >$p; ls $p; head -c 10 $p 2>&1; done
+touch /here /proc/sys/x /dev/y /tmp/z /sys/q 2>&1; unshare -U true 2>&1
+for n in pid net ipc uts mnt cgroup; do [ -e /proc/self/ns/$n ] && echo $n; done
+echo $0; cat /proc/self/cmdline | tr '\0' ' '; cat /proc/self/oom_score_adj; cat /proc/1/comm
+"""
+
+
+def attempt(lab: Lab, config: dict[str, Any], *, careful: bool) -> dict[str, Any]:
+    _name, place = lab.bundle(copy.deepcopy(config))
+    cgroup = config["linux"].get("cgroupsPath", "")
+    source = str(Path(orchestra.__file__).parents[1])
+    words = [sys.executable, "-I", "-S", "-c", DRIVER, source, str(place), "careful" if careful else "quick", cgroup]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    found: dict[str, Any] = json.loads(done.stdout)
+    assert found.pop("fds"), "a descriptor stays open"
+    assert not found.pop("child"), "a process stays"
+    return found
+
+
+def add(config: dict[str, Any], *mounts: dict[str, Any]) -> dict[str, Any]:
+    config["mounts"] += mounts
+    return config
+
+
+def bind(lab: Lab, destination: str, *options: str, name: str = "data") -> dict[str, Any]:
+    source = lab.place / name
+    source.mkdir(exist_ok=True)
+    (source / "file").write_text("x")
+    return {"destination": destination, "type": "bind", "source": str(source), "options": ["rbind", *options]}
+
+
+def plain(lab: Lab) -> dict[str, Any]:
+    config = lab.shell(LOOK)
+    config["hostname"], config["domainname"] = "box", "example.org"
+    config["linux"]["sysctl"] = {"net.ipv4.ip_unprivileged_port_start": "0", "kernel.shmmax": "1048576"}
+    return config
+
+
+def with_user(lab: Lab) -> dict[str, Any]:
+    config = plain(lab)
+    config["process"].update(user={"uid": 1000, "gid": 1000, "additionalGids": [5, 7], "umask": 0o27}, cwd="/home/user")
+    for kind in ("effective", "permitted"):
+        config["process"]["capabilities"][kind] = []
+    return config
+
+
+def with_ambient(lab: Lab) -> dict[str, Any]:
+    config = with_user(lab)
+    for kind in ("inheritable", "ambient", "effective", "permitted"):
+        config["process"]["capabilities"][kind] = ["CAP_NET_BIND_SERVICE"]
+    config["process"]["noNewPrivileges"] = False
+    return config
+
+
+def with_limits(lab: Lab) -> dict[str, Any]:
+    config = plain(lab)
+    config["process"]["rlimits"] = [{"type": "RLIMIT_NOFILE", "soft": 100, "hard": 200}, {"type": "RLIMIT_CORE", "soft": 0, "hard": 0}]
+    config["process"]["oomScoreAdj"] = 500
+    return config
+
+
+def with_filter(lab: Lab) -> dict[str, Any]:
+    from orchestra.runtime import defaults, seccomp
+
+    config = plain(lab)
+    config["linux"]["seccomp"] = seccomp.default_profile(defaults.CAPABILITIES)
+    config["process"]["noNewPrivileges"] = False
+    return config
+
+
+def with_binds(lab: Lab) -> dict[str, Any]:
+    os.makedirs(lab.place / "data/below/deep", exist_ok=True)
+    (lab.place / "single").write_text("x")
+    return add(
+        plain(lab), bind(lab, "/data"), bind(lab, "/new/place", "ro", "nosuid"), bind(lab, "/data/below", "noexec", name="other"),
+        {"destination": "/etc/hosts", "type": "bind", "source": str(lab.place / "single"), "options": ["bind", "ro"]},
+        {"destination": "/dev/init", "type": "bind", "source": str(lab.place / "single"), "options": ["bind", "ro"]},
+        {"destination": "/run/fast", "type": "tmpfs", "source": "tmpfs", "options": ["size=1m", "nosuid"]},
+        {"destination": "/tmp", "type": "tmpfs", "source": "tmpfs", "options": []},
+    )  # fmt: skip
+
+
+def read_only(lab: Lab) -> dict[str, Any]:
+    config = with_binds(lab)
+    for name in ("data", "new/place", "etc", "run/fast", "dev", "proc", "sys"):
+        os.makedirs(lab.root / name, exist_ok=True)
+    (lab.root / "etc/hosts").touch()
+    config["root"]["readonly"] = True
+    return config
+
+
+def overlaid(lab: Lab) -> dict[str, Any]:
+    config = plain(lab)
+    folders = [lab.place / f"{name}{next(lab._count)}" for name in ("upper", "work")]
+    for folder in folders:
+        folder.mkdir()
+    options = [f"lowerdir={lab.root}", f"upperdir={folders[0]}", f"workdir={folders[1]}"]
+    config["mounts"].insert(0, {"destination": "/", "type": "overlay", "source": "overlay", "options": options})
+    point = lab.place / "point"
+    point.mkdir(exist_ok=True)
+    config["root"]["path"] = str(point)
+    return config
+
+
+def of_the_host(lab: Lab) -> dict[str, Any]:
+    """Namespaces of the host, as far as they may be."""
+    config = plain(lab)
+    config["linux"]["namespaces"] = [{"type": "mount"}]
+    for key in ("hostname", "domainname"):
+        del config[key]
+    del config["linux"]["sysctl"]
+    return config
+
+
+def joined(lab: Lab) -> dict[str, Any]:
+    config = plain(lab)
+    config["linux"]["sysctl"] = {}
+    for entry in config["linux"]["namespaces"]:
+        if entry["type"] in ("network", "ipc"):
+            entry["path"] = f"/proc/{holder(lab)}/ns/{'net' if entry['type'] == 'network' else 'ipc'}"
+    return config
+
+
+def holder(lab: Lab) -> int:
+    """A process with namespaces of its own."""
+    if not hasattr(lab, "holder"):
+        words = ["unshare", "--net", "--ipc", "sh", "-c", "echo ready; exec sleep 1000"]
+        lab.holder = subprocess.Popen(words, stdout=subprocess.PIPE)  # type: ignore[attr-defined]
+        lab.holder.stdout.readline()  # type: ignore[attr-defined]
+    return int(lab.holder.pid)
+
+
+@pytest.fixture(autouse=True)
+def no_holder(lab: Lab) -> Iterator[None]:
+    yield
+    process = getattr(lab, "holder", None)
+    if process:
+        process.kill()
+        process.communicate()
+
+
+def limited(lab: Lab) -> dict[str, Any]:
+    config = plain(lab)
+    config["linux"]["cgroupsPath"] = f"/orchestra-test-{lab.mark}/x"
+    config["linux"]["resources"] = {"pids": {"limit": 50}, "memory": {"limit": 64 << 20}, "devices": [{"allow": False, "access": "rwm"}]}
+    return config
+
+
+CASES = [plain, with_user, with_ambient, with_limits, with_filter, with_binds, read_only, overlaid, of_the_host, joined, limited]
+
+
+@pytest.mark.parametrize("make", CASES, ids=lambda make: make.__name__)
+def test_it_looks_the_same_from_inside(lab: Lab, make: Any) -> None:
+    quick, careful = attempt(lab, make(lab), careful=False), attempt(lab, make(lab), careful=True)
+    assert "error" not in careful, careful
+    assert (quick.pop("quick"), careful.pop("quick")) == (True, False)
+    for found in (quick, careful):  # in the host's pid namespace no two are alike
+        found["lines"] = [line for line in found.pop("output").splitlines() if "NS" not in line or make is not of_the_host]
+    assert quick["lines"] == careful["lines"]
+    assert quick == careful
+    assert any("CapEff" in line for line in quick["lines"])
+
+
+def wrong(lab: Lab, what: str) -> dict[str, Any]:
+    config = lab.config("true")
+    root = lab.root
+    if what == "missing program":
+        config["process"]["args"] = ["no-such-program"]
+    elif what == "missing path":
+        config["process"]["args"] = ["/bin/no-such-program"]
+    elif what == "directory":
+        config["process"]["args"] = ["/etc"]
+    elif what == "not executable":
+        config["process"]["args"] = ["/etc/passwd"]
+    elif what == "not ours":
+        (root / "secret").mkdir(mode=0o700, exist_ok=True)
+        config["process"].update(args=["/secret/x"], user={"uid": 1000, "gid": 1000})
+    elif what == "no interpreter":
+        (root / "bin/odd").write_text("#!/no/such/interpreter\n")
+        (root / "bin/odd").chmod(0o755)
+        config["process"]["args"] = ["odd"]
+    elif what == "no format":
+        (root / "bin/empty").write_bytes(b"\0\1\2\3")
+        (root / "bin/empty").chmod(0o755)
+        config["process"]["args"] = ["empty"]
+    elif what == "bind of nothing":
+        add(config, {"destination": "/x", "type": "bind", "source": "/no/such/thing", "options": ["bind"]})
+    elif what == "mount in proc":
+        os.makedirs(lab.place / "data", exist_ok=True)
+        if not (root / "link").is_symlink():
+            os.symlink("/proc/sys", root / "link")
+        add(config, bind(lab, "/link"))
+    elif what == "file as directory":
+        add(config, {"destination": "/etc/passwd", "type": "tmpfs", "source": "tmpfs", "options": []})
+    elif what == "unknown filesystem":
+        add(config, {"destination": "/x", "type": "nosuchfs", "source": "x", "options": []})
+    elif what == "file as cwd":
+        config["process"]["cwd"] = "/etc/passwd"
+    return config
+
+
+WRONG = [
+    "missing program", "missing path", "directory", "not executable", "not ours", "no interpreter", "no format", "bind of nothing",
+    "mount in proc", "file as directory", "unknown filesystem", "file as cwd",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("what", WRONG)
+def test_it_says_the_same_when_it_cannot(lab: Lab, what: str) -> None:
+    quick, careful = attempt(lab, wrong(lab, what), careful=False), attempt(lab, wrong(lab, what), careful=True)
+    for found in (quick, careful):
+        found.pop("quick", None)
+    assert quick["error"]
+    assert quick == careful
+
+
+def test_it_starts_over_where_the_root_has_a_surprise(lab: Lab) -> None:
+    """A symbolic link in place of /dev is for the careful way."""
+    root = lab.root
+    (root / "dev").rmdir()
+    os.symlink("etc/dev", root / "dev")
+    (root / "etc/dev").mkdir()
+    found = attempt(lab, lab.shell("echo there >/dev/null && ls /dev | wc -l"), careful=False)
+    assert (found["quick"], found["status"]) == (False, 0)
+    assert int(found["output"]) > 10
+
+
+def test_a_program_that_only_the_container_sees(lab: Lab) -> None:
+    """Found in a bind mount that a directory of PATH leads to by a link."""
+    tools = lab.place / "tools"
+    tools.mkdir()
+    (tools / "hello").write_text("#!/bin/sh\necho hello\n")
+    (tools / "hello").chmod(0o755)
+    os.symlink("/mnt/tools", lab.root / "tools")
+    config = lab.config("hello", env=["PATH=/no/such:/etc/passwd:/tools:/bin"])
+    add(config, {"destination": "/mnt/tools", "type": "bind", "source": str(tools), "options": ["bind"]})
+    assert attempt(lab, config, careful=False) == {"quick": True, "status": 0, "output": "hello\n"}
+
+
+@pytest.mark.parametrize("number", ["TERM", "INT", "USR1"])
+def test_a_signal_before_the_start_ends_it(lab: Lab, number: str) -> None:
+    body = DRIVER.replace("    created.start()\n", f"    os.kill(created.pid, signal.SIG{number})\n")
+    _name, place = lab.bundle(lab.config("sleep", "1000"))
+    source = str(Path(orchestra.__file__).parents[1])
+    words = [sys.executable, "-I", "-S", "-c", body, source, str(place), "quick", ""]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["quick"]
+    assert found["status"] == 128 + {"TERM": 15, "INT": 2, "USR1": 10}[number]
