@@ -183,6 +183,10 @@ def _run(context: Context, target: str, name: str, rest: list[str]) -> int:
             for item in value if key in REPEATED else [value]:
                 context.options.set(key, item)
     context.refresh()
+    if context.options.dry_run:
+        from orchestra.cli.dryrun import check
+
+        check(name)
     code: int = run(context, args)
     context.stdout.flush()
     return code

@@ -119,12 +119,23 @@ class Api:
             tuple(args.get("services") or ()), bool(args.get("volumes")), bool(args.get("remove_orphans"))
         )
         project = self._project(args)
-        images = self._images_of(args["name"]) if args.get("rmi") else {}
+        rmi = args.get("rmi")
+        images = self._removable(self._images_of(args["name"]), rmi, project) if rmi else []
+        dry_run = bool(args.get("dry_run"))
         plan = self.operations.down(
-            args["name"], project, options, call.sink, call.cancelled, args.get("timeout")
+            args["name"],
+            project,
+            options,
+            call.sink,
+            call.cancelled,
+            args.get("timeout"),
+            dry_run=dry_run,
+            parallel=args.get("parallel") or 0,
         )
-        if args.get("rmi"):
-            self._remove_images(images, args["rmi"], project, call.sink)
+        if dry_run:
+            there = [name for name in images if self.engine.image(name) is not None]
+            return {**plan.to_dict(), "text": plan.text(), "images": there}
+        self._remove_images(images, call.sink)
         return plan.to_dict()
 
     def _project(self, args: Args) -> Project | None:
@@ -133,20 +144,22 @@ class Api:
     def _images_of(self, name: str) -> dict[str, str]:
         return {c.service: c.image for c in self.engine.containers(project=name)}
 
-    def _remove_images(
-        self, images: Mapping[str, str], which: str, project: Project | None, sink: Sink
-    ) -> None:
-        from orchestra.events import Status
-
+    def _removable(self, images: Mapping[str, str], which: str, project: Project | None) -> list[str]:
+        """The images that ``--rmi`` means, whether they are there or not."""
         names = dict(images)
         if project is not None:
             names |= {s.name: naming.image_name(project, s) for s in project.services.values()}
-        for service, name in names.items():
-            custom = (
-                project.services[service].image if project is not None and service in project.services else ""
-            )
-            if which == "local" and custom:
-                continue
+        services = project.services if project is not None else {}
+        return [
+            name
+            for service, name in names.items()
+            if which != "local" or service not in services or not services[service].image
+        ]
+
+    def _remove_images(self, names: list[str], sink: Sink) -> None:
+        from orchestra.events import Status
+
+        for name in names:
             try:
                 self.engine.remove_image(name)
             except NotFoundError:
@@ -158,21 +171,22 @@ class Api:
 
     def op_lifecycle(self, call: Call, args: Args) -> Any:
         """stop, start, restart, rm."""
-        return self.operations.simple(
+        plan = self.operations.simple(
             args["verb"], args["name"], self._project(args), args, call.sink, call.cancelled
-        ).to_dict()
+        )
+        return {**plan.to_dict(), "text": plan.text()}
 
     def op_each(self, call: Call, args: Args) -> Any:
-        """kill, pause, unpause."""
-        self.operations.each(
+        """kill, pause, unpause; the names of the containers."""
+        return self.operations.each(
             args["verb"],
             args["name"],
             self._project(args),
             tuple(args.get("services") or ()),
             call.sink,
             args.get("signal") or "SIGKILL",
+            dry_run=bool(args.get("dry_run")),
         )
-        return None
 
     def op_run_create(self, call: Call, args: Args) -> Any:
         project = project_from_dict(args["project"])

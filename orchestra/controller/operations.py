@@ -122,11 +122,12 @@ class Operations:
         timeout: float | None = None,
         *,
         volumes: bool = False,
+        parallel: int = 0,
     ) -> Plan:
         """``volumes``: removed containers take their anonymous volumes along."""
         known = project or Project(name=plan.project, working_dir="")
         round_ = Round(known, observed, sink, timeout, anonymous_volumes=volumes, cancelled=cancelled)
-        Executor(self.backend, round_, parallel=self.parallel).run(plan)
+        Executor(self.backend, round_, parallel=parallel or self.parallel).run(plan)
         return plan
 
     def down(
@@ -137,17 +138,25 @@ class Operations:
         sink: Sink,
         cancelled: Cancel,
         timeout: float | None,
+        *,
+        dry_run: bool = False,
+        parallel: int = 0,
     ) -> Plan:
+        """``dry_run``: only the plan."""
         with self._alone(name):
             observed = collect(self.backend, name)
             plan = lifecycle.down(name, observed, project, options)
+            if dry_run:
+                return plan
             for action in plan:
                 if action.cause == "Resource is still in use":
                     sink(Progress(f"Network {action.target}", action.cause, Status.WARNING))
             plan = replace(plan, actions=tuple(a for a in plan if a.cause != "Resource is still in use"))
             if not plan.actions:
                 sink(Progress("", f'No resource found to remove for project "{name}".', Status.WARNING))
-            return self.execute(plan, project, observed, sink, cancelled, timeout, volumes=options.volumes)
+            return self.execute(
+                plan, project, observed, sink, cancelled, timeout, volumes=options.volumes, parallel=parallel
+            )
 
     def simple(
         self,
@@ -158,7 +167,7 @@ class Operations:
         sink: Sink,
         cancelled: Cancel,
     ) -> Plan:
-        """stop, start, restart and rm."""
+        """stop, start, restart and rm. With ``dry_run`` in ``args`` only the plan."""
         with self._alone(name):
             observed = collect(self.backend, name)
             services = tuple(args.get("services") or ())
@@ -172,9 +181,12 @@ class Operations:
                 plan = lifecycle.remove_stopped(
                     name, observed, project, services, stop_first=bool(args.get("stop"))
                 )
+            if args.get("dry_run"):
+                return plan
             volumes = verb == "rm" and bool(args.get("volumes"))
+            parallel, timeout = args.get("parallel") or 0, args.get("timeout")
             return self.execute(
-                plan, project, observed, sink, cancelled, args.get("timeout"), volumes=volumes
+                plan, project, observed, sink, cancelled, timeout, volumes=volumes, parallel=parallel
             )
 
     def each(
@@ -185,8 +197,10 @@ class Operations:
         services: tuple[str, ...],
         sink: Sink,
         signal: str = "SIGKILL",
-    ) -> None:
-        """kill, pause and unpause: on every container that is in the state for it."""
+        *,
+        dry_run: bool = False,
+    ) -> list[str]:
+        """kill, pause and unpause: on every container that is in the state for it; their names."""
         observed = collect(self.backend, name)
         lifecycle.check_services(services, project, observed.containers)
         wanted = {"kill": ("running", "paused", "restarting"), "pause": ("running",), "unpause": ("paused",)}[
@@ -202,7 +216,7 @@ class Operations:
         ]
         if not chosen and services and verb == "kill":
             raise NotFoundError(f"no container to kill for service {' '.join(services)}")
-        for container in chosen:
+        for container in () if dry_run else chosen:
             sink(Progress(f"Container {container.name}", words[0]))
             if verb == "kill":
                 self.backend.kill(container.id, signal=signal)
@@ -211,6 +225,7 @@ class Operations:
             else:
                 self.backend.unpause(container.id)
             sink(Progress(f"Container {container.name}", words[1], Status.DONE))
+        return [container.name for container in chosen]
 
     # one-off containers
 

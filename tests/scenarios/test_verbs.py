@@ -96,3 +96,31 @@ def test_dry_run_touches_nothing(engine: Engine) -> None:
     assert "DRY-RUN MODE - create v-web-1: missing" in done.stdout
     assert engine.ps() == {}
     assert "v_default" not in engine.out("network", "ls")
+
+
+DRY = [
+    (["down", "-v", "--rmi", "all"], ["stop v-web-1: down", "remove v-web-1: down", "remove network v_default: down", "remove image busybox: --rmi all"]),
+    (["stop", "web"], ["stop v-web-1: stop"]),
+    (["restart", "web"], ["stop v-web-1: restart", "start v-web-1: start"]),
+    (["rm", "-s"], ["remove v-web-1: rm"]),
+    (["kill"], ["kill v-web-1"]),
+    (["pause"], ["pause v-web-1"]),
+    (["unpause"], ["nothing to do"]),
+    (["scale", "web=2"], ["create v-web-2"]),
+    (["run", "--rm", "job"], ["create v-job-run-…: run"]),
+    (["pull"], ["pull busybox: policy always"]),
+]
+
+
+def test_dry_run_of_every_verb_touches_nothing(engine: Engine) -> None:
+    engine.write(FILE)
+    engine.run("up", "-d", "web")
+    before = engine.ps()
+    for words, lines in DRY:
+        out = engine.out("--dry-run", *words)
+        assert all(f"DRY-RUN MODE - {line}" in out for line in lines), (words, out)
+        assert engine.state("v-web-1") == "running", words
+    done = engine.run("exec", "--dry-run", "web", "touch", "/made", code=1)
+    assert "exec has no dry run" in done.stderr
+    assert {name: row["ID"] for name, row in engine.ps().items()} == {name: row["ID"] for name, row in before.items()}
+    assert "busybox" in engine.out("image", "ls") and "v_default" in engine.out("network", "ls")

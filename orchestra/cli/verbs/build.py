@@ -6,6 +6,7 @@ from argparse import ArgumentParser, Namespace
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from orchestra.cli import dryrun
 from orchestra.controller.naming import image_name
 from orchestra.errors import NotFoundError, UsageError
 
@@ -51,6 +52,8 @@ def run(context: Context, args: Namespace) -> int:
         return 0
     if args.print:
         return _print(context, project, services)
+    if context.options.dry_run:
+        return _would_build(context, project, services, args)
     if args.quiet:
         context.options.progress = "quiet"
     store = open_store(context.paths)
@@ -67,6 +70,22 @@ def run(context: Context, args: Namespace) -> int:
         if args.quiet:
             print(image.id, file=context.stdout)
     context.close_progress()
+    if args.push:
+        from orchestra.cli.verbs.push import push_services
+
+        return push_services(context, project, [service.name for service in services], ignore=False)
+    return 0
+
+
+def _would_build(context: Context, project: Project, services: list[Service], args: Namespace) -> int:
+    """``--dry-run``: the images and where they would be built from."""
+    what = "check" if args.check else "build"
+    lines = [
+        f"{what} {image_name(project, service)}: {service.build.context} for service {service.name}"
+        for service in services
+        if service.build
+    ]
+    dryrun.lines(context, lines)
     if args.push:
         from orchestra.cli.verbs.push import push_services
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
 
+from orchestra.cli import dryrun
 from orchestra.cli.projects import all_profiles, project_data, timeout_of
 
 TYPE_CHECKING = False
@@ -32,7 +33,7 @@ def run(context: Context, args: Namespace) -> int:
         "1",
         "true",
     )
-    context.call(
+    plan = context.call(
         "down",
         {
             "name": name,
@@ -42,6 +43,12 @@ def run(context: Context, args: Namespace) -> int:
             "remove_orphans": orphans,
             "timeout": timeout_of(args),
             "rmi": args.rmi,
+            "dry_run": context.options.dry_run,
+            "parallel": context.parallel(),
         },
     )
+    if context.options.dry_run:
+        images = [f"remove image {name}: --rmi {args.rmi}" for name in plan["images"]]
+        text = plan["text"].removesuffix("nothing to do\n") if images else plan["text"]
+        return dryrun.lines(context, [*text.splitlines(), *images])
     return 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
 
+from orchestra.cli import dryrun
 from orchestra.cli.projects import all_profiles, project_data, timeout_of
 from orchestra.errors import UsageError
 
@@ -63,21 +64,24 @@ def add_pause(parser: ArgumentParser) -> None:
 add_unpause = add_pause
 
 
-def _ask(context: Context, op: str, verb: str, args: Namespace, **more: Any) -> Any:
+def _ask(context: Context, verb: str, args: Namespace, **more: Any) -> int:
+    """stop, start, restart and rm: the daemon plans and executes; with ``--dry-run`` it only plans."""
     with all_profiles(context):
         name, project = context.load_or_name()
     data = project_data(project) if project else None
-    return context.call(op, {"verb": verb, "name": name, "project": data, "services": args.services, **more})
+    request = {"verb": verb, "name": name, "project": data, "services": args.services, **more}
+    dry_run = context.options.dry_run
+    plan = context.call("lifecycle", {**request, "dry_run": dry_run, "parallel": context.parallel()})
+    return dryrun.show(context, plan) if dry_run else 0
 
 
 def run_stop(context: Context, args: Namespace) -> int:
-    _ask(context, "lifecycle", "stop", args, timeout=timeout_of(args))
-    return 0
+    return _ask(context, "stop", args, timeout=timeout_of(args))
 
 
 def run_start(context: Context, args: Namespace) -> int:
-    _ask(context, "lifecycle", "start", args)
-    if args.wait or args.wait_timeout:
+    code = _ask(context, "start", args)
+    if (args.wait or args.wait_timeout) and not context.options.dry_run:
         project = context.load(args.services)
         context.call(
             "up",
@@ -88,17 +92,16 @@ def run_start(context: Context, args: Namespace) -> int:
                 "options": {"services": args.services, "no_recreate": True, "wait": True},
             },
         )
-    return 0
+    return code
 
 
 def run_restart(context: Context, args: Namespace) -> int:
-    _ask(context, "lifecycle", "restart", args, timeout=timeout_of(args), no_deps=args.no_deps)
-    return 0
+    return _ask(context, "restart", args, timeout=timeout_of(args), no_deps=args.no_deps)
 
 
 def run_rm(context: Context, args: Namespace) -> int:
     with all_profiles(context):
-        name, project = context.load_or_name()
+        name, _ = context.load_or_name()
     found = context.client.call("containers", {"project": name})
     wanted = [c for c in found if not args.services or c["service"] in args.services]
     if not args.stop:
@@ -106,21 +109,9 @@ def run_rm(context: Context, args: Namespace) -> int:
     if not wanted:
         print("No stopped containers", file=context.stderr)
         return 0
-    if not args.force:
+    if not args.force and not context.options.dry_run:
         _confirm(context, wanted)
-    data = project_data(project) if project else None
-    context.call(
-        "lifecycle",
-        {
-            "verb": "rm",
-            "name": name,
-            "project": data,
-            "services": args.services,
-            "stop": args.stop,
-            "volumes": args.volumes,
-        },
-    )
-    return 0
+    return _ask(context, "rm", args, stop=args.stop, volumes=args.volumes)
 
 
 def _confirm(context: Context, wanted: list[dict[str, Any]]) -> None:
@@ -133,25 +124,42 @@ def _confirm(context: Context, wanted: list[dict[str, Any]]) -> None:
         raise UsageError("not removed", hint="answer y, or give --force")
 
 
-def run_kill(context: Context, args: Namespace) -> int:
-    _ask(context, "each", "kill", args, signal=args.signal)
-    if args.remove_orphans:
+def _each(context: Context, verb: str, args: Namespace, **more: Any) -> int:
+    """kill, pause and unpause: on every container that is in the state for it."""
+    with all_profiles(context):
         name, project = context.load_or_name()
-        if project is not None:
-            known = {*project.services, *project.disabled}
-            for container in context.client.call("containers", {"project": name}):
-                if container["service"] not in known:
-                    context.client.call(
-                        "container_do", {"verb": "remove", "ref": container["id"], "force": True}
-                    )
+    data = project_data(project) if project else None
+    request = {"verb": verb, "name": name, "project": data, "services": args.services, **more}
+    found = context.call("each", {**request, "dry_run": context.options.dry_run})
+    if context.options.dry_run:
+        return dryrun.lines(context, [f"{verb} {container}" for container in found])
     return 0
+
+
+def run_kill(context: Context, args: Namespace) -> int:
+    code = _each(context, "kill", args, signal=args.signal)
+    if args.remove_orphans:
+        _remove_orphans(context)
+    return code
+
+
+def _remove_orphans(context: Context) -> None:
+    with all_profiles(context):
+        name, project = context.load_or_name()
+    if project is None:
+        return
+    known = {*project.services, *project.disabled}
+    found = context.client.call("containers", {"project": name})
+    for container in (c for c in found if c["service"] not in known):
+        if context.options.dry_run:
+            dryrun.lines(context, [f"remove {container['name']}: orphan"])
+            continue
+        context.client.call("container_do", {"verb": "remove", "ref": container["id"], "force": True})
 
 
 def run_pause(context: Context, args: Namespace) -> int:
-    _ask(context, "each", "pause", args)
-    return 0
+    return _each(context, "pause", args)
 
 
 def run_unpause(context: Context, args: Namespace) -> int:
-    _ask(context, "each", "unpause", args)
-    return 0
+    return _each(context, "unpause", args)

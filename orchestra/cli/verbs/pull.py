@@ -5,6 +5,7 @@ from __future__ import annotations
 from argparse import ArgumentParser, Namespace
 from typing import TYPE_CHECKING
 
+from orchestra.cli import dryrun
 from orchestra.controller.naming import image_name
 from orchestra.errors import OrchestraError
 from orchestra.events import Progress, Status
@@ -32,6 +33,8 @@ def run(context: Context, args: Namespace) -> int:
         context.options.progress = "quiet"
     names = closure(project, tuple(args.services), deps=args.include_deps or not args.services)
     wanted = _wanted(project, names, args)
+    if context.options.dry_run:
+        return dryrun.lines(context, [f"pull {image}: policy {args.policy}" for image in wanted])
     context.paths.make()
     errors = pull_all(context, wanted, args.policy)
     context.close_progress()
@@ -85,5 +88,5 @@ def pull_all(context: Context, wanted: dict[str, tuple[str, str]], policy: str) 
 
     from concurrent.futures import ThreadPoolExecutor
 
-    with ThreadPoolExecutor(4) as pool:
+    with ThreadPoolExecutor(context.parallel() or 4) as pool:
         return [error for error in pool.map(one, wanted) if error is not None]

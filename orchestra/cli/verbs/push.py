@@ -5,6 +5,7 @@ from __future__ import annotations
 from argparse import ArgumentParser, Namespace
 from typing import TYPE_CHECKING
 
+from orchestra.cli import dryrun
 from orchestra.errors import NotFoundError, OrchestraError
 
 if TYPE_CHECKING:
@@ -45,6 +46,9 @@ def push_services(context: Context, project: Project, names: list[str], *, ignor
             context.warn(f"service {name} has no image name of its own and is not pushed")
             continue
         for text in (service.image, *service.build.tags):
+            if context.options.dry_run:
+                dryrun.lines(context, [f"push {text}: service {name}"])
+                continue
             try:
                 if store.resolve(text) is None:
                     raise NotFoundError(f"no such image: {text}", hint=f"build it: orchestra build {name}")

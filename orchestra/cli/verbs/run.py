@@ -5,16 +5,17 @@ from __future__ import annotations
 import argparse
 import shlex
 
-from orchestra.cli import terminal
+from orchestra.cli import dryrun, terminal
 from orchestra.cli.projects import image_options, project_data
 from orchestra.cli.verbs.exec import environment
-from orchestra.errors import OrchestraError, UsageError
+from orchestra.errors import NotFoundError, OrchestraError, UsageError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
     from orchestra.cli.context import Context
+    from orchestra.compose.model import Project
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -56,6 +57,8 @@ def run(context: Context, args: argparse.Namespace) -> int:
     if args.quiet:
         context.options.progress = "quiet"
     project = context.load([args.service])
+    if context.options.dry_run:
+        return _would_run(context, args, project)
     tty = not args.no_tty and not args.detach and terminal.interactive()
     info = context.call(
         "run_create",
@@ -82,6 +85,21 @@ def run(context: Context, args: argparse.Namespace) -> int:
         _discard(context, info["id"])
         raise
     return 0 if code is None else code
+
+
+def _would_run(context: Context, args: argparse.Namespace, project: Project) -> int:
+    """``--dry-run``: the dependencies' plan, and the one-off container."""
+    service = project.services.get(args.service)
+    if service is None:
+        raise NotFoundError(f"no such service: {args.service}")
+    words = []
+    if service.depends_on and not args.no_deps:
+        wanted = {"services": list(service.depends_on), "ignore_orphans": True}
+        request = {"project": project_data(project), "options": wanted, "images": image_options(args)}
+        plan = context.call("plan", request)
+        words = plan["text"].removesuffix("nothing to do\n").splitlines()
+    name = args.name or f"{project.name}-{service.name}-run-…"
+    return dryrun.lines(context, [*words, f"create {name}: run", f"start {name}: run"])
 
 
 def _discard(context: Context, ref: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from argparse import ArgumentParser, Namespace
 from typing import TYPE_CHECKING
 
+from orchestra.cli import dryrun
 from orchestra.cli.projects import project_data, scales
 from orchestra.errors import UsageError
 
@@ -24,8 +25,8 @@ def run(context: Context, args: Namespace) -> int:
     if not wanted:
         raise UsageError("scale needs SERVICE=N")
     options = {"services": list(wanted), "scale": wanted, "no_deps": args.no_deps, "no_recreate": True}
-    context.call(
-        "up",
-        {"project": project_data(project), "options": options, "images": {}, "parallel": context.parallel()},
-    )
+    request = {"project": project_data(project), "options": options, "images": {}}
+    if context.options.dry_run:
+        return dryrun.show(context, context.call("plan", request))
+    context.call("up", {**request, "parallel": context.parallel()})
     return 0

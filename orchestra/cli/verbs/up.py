@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
 
+from orchestra.cli import dryrun
 from orchestra.cli.projects import image_options, project_data, scales, timeout_of
 from orchestra.errors import UsageError
 
@@ -129,11 +130,7 @@ def show_plan(context: Context, project: Project, options: dict[str, Any], args:
     plan = context.call(
         "plan", {"project": project_data(project), "options": options, "images": image_options(args)}
     )
-    for warning in plan["warnings"]:
-        context.warn(warning)
-    for line in plan["text"].splitlines():
-        print(f"DRY-RUN MODE - {line}", file=context.stdout)
-    return 0
+    return dryrun.show(context, plan)
 
 
 def check(context: Context, args: Namespace) -> None:

@@ -6,7 +6,7 @@ from argparse import ArgumentParser, Namespace
 from typing import TYPE_CHECKING
 
 from orchestra.cli.projects import containers, project_data, project_name
-from orchestra.errors import NotFoundError
+from orchestra.errors import NotFoundError, UsageError
 
 if TYPE_CHECKING:
     from orchestra.cli.context import Context
@@ -20,6 +20,8 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(context: Context, args: Namespace) -> int:
+    if args.down_project and context.options.dry_run:
+        raise UsageError("wait --down-project has no dry run")
     name, found = containers(context, args.services)
     if not found:
         raise NotFoundError(f'no containers for project "{name}"')
