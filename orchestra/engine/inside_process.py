@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 from orchestra.linux import calls, fs
 from orchestra.linux import constants as k
+from orchestra.linux import mount as mounting
 
 # the argument came with Python 3.11.4, and later versions want it; this process is inside the container
 TRUSTED: dict[str, Any] = {"filter": "fully_trusted"} if hasattr(tarfile, "fully_trusted_filter") else {}
@@ -58,10 +59,12 @@ def enter(request: dict[str, Any]) -> int:
         os.umask(0)
         root = mount_root(request["at"], words)
         for mount in sorted(request["mounts"], key=lambda m: m["target"].count("/")):
-            folder = os.path.isdir(mount["source"])
+            tree = mounting.clone_tree(mount["source"], recursive=True)
+            folder = stat.S_ISDIR(os.fstat(tree).st_mode)
             target = fs.make_inside(root, mount["target"], directory=folder)
-            calls.mount(mount["source"], f"/proc/self/fd/{target}", "", k.MS_BIND | k.MS_REC)
+            mounting.attach(tree, target)
             os.close(target)
+            os.close(tree)
         os.chroot(request["at"])
     os.chdir("/")
     return os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
