@@ -11,7 +11,7 @@ import os
 import resource
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from orchestra.engine.layers import LayerView
 from orchestra.engine.mounts import in_order, oci_mount
 from orchestra.engine.namespaces import PidOf, mode_of, namespaces, shared_with
 from orchestra.engine.parts import Parts
+from orchestra.engine.sharing import ALONE, Placement
 from orchestra.engine.userns import Range
 from orchestra.errors import OrchestraError
 from orchestra.linux import caps, fs
@@ -54,7 +55,8 @@ class Pieces:
     mounts: Sequence[Mapping[str, Any]]
     pid_of: PidOf
     ids: Range | None = None  # of its user namespace
-    user_of: str = ""  # the container whose user namespace is joined
+    borrowed: Mapping[str, str] = field(default_factory=dict)  # path → where on the host it is for the start
+    placed: Placement = ALONE  # whose user namespace is joined
 
 
 def write(parts: Parts, container: Container, pieces: Pieces, warnings: list[str]) -> dict[str, Any]:
@@ -104,8 +106,8 @@ def build(parts: Parts, container: Container, pieces: Pieces, warnings: list[str
 
 
 def _user_namespace(pieces: Pieces) -> list[dict[str, Any]]:
-    if pieces.user_of:
-        return [{"type": "user", "path": f"/proc/{pieces.pid_of(pieces.user_of)}/ns/user"}]
+    if pieces.placed.user_of:
+        return [{"type": "user", "path": f"/proc/{pieces.pid_of(pieces.placed.user_of)}/ns/user"}]
     return [{"type": "user"}] if pieces.ids else []
 
 
@@ -222,7 +224,11 @@ def _mounts(
                     "rw" if service.privileged else "ro",
                 ],
             )
-    basic = [_shared_ipc(mount, container, pieces) for mount in basic]
+        if mount["destination"] == "/sys" and "network" in pieces.placed.foreign:
+            # sysfs shows a network, and may be mounted by root over that only
+            words = ["rbind", "rprivate", "nosuid", "noexec", "nodev", "rro"]
+            mount.update(type="bind", source=pieces.borrowed["/sys"], options=words)
+    basic = [kept for mount in basic if (kept := _shared_ipc(mount, container, pieces))]
     given = [dict(mount) for mount in pieces.mounts]
     for path, source in pieces.etc.items():
         if not any(mount["destination"] == path for mount in given):
@@ -271,8 +277,19 @@ def _image_mount_layers(parts: Parts, warnings: list[str]) -> Any:
     return of_record
 
 
-def _shared_ipc(mount: dict[str, Any], container: Container, pieces: Pieces) -> dict[str, Any]:
-    """/dev/shm and /dev/mqueue belong to the IPC namespace: the host's or another container's when joined."""
+def borrowings(container: Container, placed: Placement) -> list[tuple[str, str]]:
+    """(container, path) of the mounts that are taken over from containers whose namespaces are shared."""
+    modes, found = container.spec.namespaces, []
+    if other := shared_with(modes, "ipc"):
+        found.append((other, "/dev/shm"))
+    if "network" in placed.foreign:
+        found.append((shared_with(modes, "network"), "/sys"))
+    return found
+
+
+def _shared_ipc(mount: dict[str, Any], container: Container, pieces: Pieces) -> dict[str, Any] | None:
+    """/dev/shm and /dev/mqueue belong to the IPC namespace: the host's or another container's when joined.
+    A mount of /dev/mqueue shows the namespace that it is made in; root of another user namespace may not."""
     if mount["destination"] not in ("/dev/shm", "/dev/mqueue"):
         return mount
     mode = mode_of(container.spec.namespaces, "ipc")
@@ -286,13 +303,10 @@ def _shared_ipc(mount: dict[str, Any], container: Container, pieces: Pieces) -> 
                 "options": ["rbind", "rprivate", "nosuid", "nodev", "noexec"],
             }
     elif other:
-        source = f"/proc/{pieces.pid_of(other)}/root{mount['destination']}"
-        return {
-            **mount,
-            "type": "bind",
-            "source": source,
-            "options": ["rbind", "rprivate", "nosuid", "nodev", "noexec"],
-        }
+        if mount["destination"] == "/dev/mqueue":
+            return None if "ipc" in pieces.placed.foreign else mount
+        words = ["rbind", "rprivate", "nosuid", "nodev", "noexec"]
+        return {**mount, "type": "bind", "source": pieces.borrowed["/dev/shm"], "options": words}
     return mount
 
 

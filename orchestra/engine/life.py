@@ -18,15 +18,17 @@ from orchestra.compose.model import Port
 from orchestra.engine import bundle, userns
 from orchestra.engine import ports as port_rules
 from orchestra.engine import resources as limits
+from orchestra.engine.borrow import borrowed
 from orchestra.engine.container import Container, Joined, State
 from orchestra.engine.health import HealthTracker, effective_probe
 from orchestra.engine.hostfiles import host_resolver, write_all
 from orchestra.engine.mounts import Record, prepare_bind, records
-from orchestra.engine.namespaces import joined, mode_of, shared_with
+from orchestra.engine.namespaces import joined, mode_of, shared_kinds, shared_with
 from orchestra.engine.nets import Nets
 from orchestra.engine.parts import Parts
 from orchestra.engine.ports import PortBook
 from orchestra.engine.process import arguments, user_of
+from orchestra.engine.sharing import Peer, Placement, place
 from orchestra.engine.userns import Range
 from orchestra.errors import ConflictError, NotFoundError, OrchestraError
 from orchestra.network import hosts
@@ -201,14 +203,19 @@ class Life:
             layers = parts.images.layers(image)
             bundle.make_upper(parts, container, layers)
             warnings = list(state.warnings)
-            ids, user_of = self._claim_ids(container)
+            ids, placed = self._claim_ids(container)
+            warnings += placed.warnings
             pieces = bundle.Pieces(
                 layers,
                 self._etc(container, endpoints, ids),
                 self._mounts(container, layers, ids, lent),
                 self._pid_of,
                 ids,
-                user_of,
+                {
+                    path: lent.enter_context(borrowed(parts.paths.volumes, self._pid_of(ref), path))
+                    for ref, path in bundle.borrowings(container, placed)
+                },
+                placed,
             )
             config = bundle.write(parts, container, pieces, warnings)
             container.process = config["process"]
@@ -254,42 +261,39 @@ class Life:
             raise
         return pid, [limits.warning(text, service) for text in warnings]
 
-    def _ids(self, container: Container) -> tuple[Range | None, str]:
-        """What ids it is to get, and whose user namespace it joins: that of the container whose network,
-        processes or ipc it shares."""
+    def _ids(self, container: Container, *, starting: bool = False) -> tuple[Range | None, Placement]:
+        """What ids it is to get, and whose user namespace it joins: that of a container whose namespaces it
+        shares. Before the start only those that run already can be judged."""
         spec = container.spec
-        found = userns.wanted(
-            spec.namespaces.get("userns", ""), privileged=spec.service.privileged, modes=spec.namespaces
-        )
-        shared = joined(spec.namespaces) if found else []
-        for ref in shared:
+        mode = spec.namespaces.get("userns", "")
+        found = userns.wanted(mode, privileged=spec.service.privileged, modes=spec.namespaces)
+        if found is None:
+            return None, Placement()
+        peers = []
+        for kind, ref in shared_kinds(spec.namespaces):
             other = self.parts.registry.get(ref)
-            if other.running and not other.state.ids:
-                raise ConflictError(
-                    f"{container.name} wants a user namespace, and {other.name}, whose namespaces it shares, has none",
-                    hint=f'set userns_mode of {other.name} to the same, or this one\'s to "host"',
-                )
-        return found, shared[0] if shared else ""
+            if starting or (other.running and other.state.pid):
+                pid = self._pid_of(ref)
+                space = userns.space_of(pid) if other.state.ids else ""
+                peers.append(Peer(ref, other.name, kind, space, other.state.ids))
+        return found, place(container.name, found, peers, sized="size=" in mode)
 
-    def _claim_ids(self, container: Container) -> tuple[Range | None, str]:
-        found, user_of = self._ids(container)
+    def _claim_ids(self, container: Container) -> tuple[Range | None, Placement]:
+        found, placed = self._ids(container, starting=True)
         if found is None:
             container.state.ids = ()
-            return None, ""
-        if user_of:
-            other = self.parts.registry.get(user_of)
-            if not other.state.ids:
-                raise ConflictError(f"cannot join the user namespace of {other.name}: it is not running")
-            uid, gid, size = other.state.ids
+            return None, placed
+        if placed.user_of:
+            uid, gid, size = self.parts.registry.get(placed.user_of).state.ids
             container.state.ids = (uid, gid, size)
-            return Range(size, False, uid, gid), user_of
+            return Range(size, False, uid, gid), placed
         with self._ids_lock:
             if found.own:
                 held = [c.state.ids for c in self.parts.registry.all() if c.state.ids]
                 used = [(first, size) for uid, gid, size in held for first in (uid, gid)]
                 found = found.at(userns.free_start(used))
             container.state.ids = (found.uid, found.gid, found.size)
-        return found, ""
+        return found, placed
 
     def _pid_of(self, ref: str) -> int:
         other = self.parts.registry.get(ref)

@@ -45,6 +45,11 @@ def namespaces(modes: Mapping[str, str], pid_of: PidOf) -> list[dict[str, Any]]:
     return found
 
 
+def shared_kinds(modes: Mapping[str, str]) -> list[tuple[str, str]]:
+    """(kind, id of the container) of all namespaces that are another container's."""
+    return [(kind, other) for kind in _KINDS if (other := shared_with(modes, kind))]
+
+
 def joined(modes: Mapping[str, str]) -> list[str]:
     """Ids of all containers whose namespaces are joined."""
-    return sorted({other for kind in _KINDS if (other := shared_with(modes, kind))})
+    return sorted({other for _, other in shared_kinds(modes)})

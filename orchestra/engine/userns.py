@@ -54,6 +54,14 @@ def held(ids: Sequence[int]) -> Range | None:
     return Range(ids[2], True, ids[0], ids[1]) if ids else None
 
 
+def space_of(pid: int) -> str:
+    """The name of the user namespace of a process."""
+    try:
+        return os.readlink(f"/proc/{pid}/ns/user")
+    except OSError:
+        raise ConflictError("cannot join a user namespace: its container has just ended") from None
+
+
 def wanted(mode: str, *, privileged: bool, modes: Mapping[str, str]) -> Range | None:
     """What a container with this ``userns_mode`` gets; None for the host's ids. Raises OrchestraError for what
     contradicts it."""
