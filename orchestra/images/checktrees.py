@@ -80,8 +80,7 @@ def _compare(store: ImageStore, image: Image, number: int, *, mend: bool) -> str
         except OrchestraError as error:
             return f"cannot be compared ({error.brief})"
         try:
-            for path in staged.applied.implied:
-                rootfs.look_like_below(staged.folder / "fs", path, lowers)
+            rootfs.settle(staged.folder / "fs", staged.applied, lowers)
             problem = difference(folder / "fs", staged.folder / "fs")
         finally:
             rootfs.remove_tree(staged.folder)

@@ -69,11 +69,13 @@ def _initial_user_namespace() -> bool:
 @dataclass(slots=True)
 class Applied:
     """``implied``: directories without an entry of their own (``b""`` is the root), which should look as
-    they do in the layers below; ``size`` counts bytes of file content."""
+    they do in the layers below; ``whiteouts``: what was made to hide something there; ``size`` counts bytes of
+    file content."""
 
     entries: int = 0
     size: int = 0
     implied: list[bytes] = field(default_factory=list)
+    whiteouts: list[bytes] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
 
 
@@ -101,10 +103,11 @@ def _explained(error: OSError, name: bytes) -> Exception:
 
 @dataclass(slots=True)
 class _Directory:
-    """What to do with a directory at the end; ``entry`` None: implied."""
+    """What to do with a directory at the end; ``entry`` None: implied; ``fresh``: one below is deleted."""
 
     entry: Entry | None = None
     opaque: bool = False
+    fresh: bool = False
 
 
 def clean(name: bytes) -> bytes:
@@ -159,6 +162,8 @@ class _Applier:
             self._take_root(entry)
             return
         folder, _, base = name.rpartition(b"/")
+        if base.startswith(_WHITEOUT) and self._is_deleted(folder):
+            return
         parent, folder = self._enter(folder)
         if base.startswith(_WHITEOUT):
             self._whiteout(parent, folder, base)
@@ -234,7 +239,8 @@ class _Applier:
             self._remove(parent, base, path)
             os.mkdir(base, 0o700, dir_fd=parent)
         # a directory in the place of a whiteout hides what is below
-        made = self._directories[path] = _Directory(opaque=path in self._whiteouts)
+        hides = path in self._whiteouts
+        made = self._directories[path] = _Directory(opaque=hides, fresh=hides)
         return made
 
     def _hard_link(self, entry: Entry, parent: int, base: bytes, path: bytes) -> None:
@@ -250,7 +256,7 @@ class _Applier:
             raise LayerError(
                 f"{printable(path)} is a hard link to {printable(target)}, which is not in the layer"
             ) from None
-        if stat.S_ISDIR(info.st_mode) or full in self._whiteouts:
+        if stat.S_ISDIR(info.st_mode) or (stat.S_ISCHR(info.st_mode) and info.st_rdev == 0):
             raise LayerError(f"{printable(path)} is a hard link to {printable(target)}, which is no file")
         source = os.dup(source)
         try:
@@ -330,12 +336,24 @@ class _Applier:
         self._whiteouts.add(path)
         known = self._directories.get(path)
         if known is not None:
-            known.opaque = True
+            known.opaque = known.fresh = True
             return
-        try:
+        # a whiteout hides what is below, never what the same layer adds
+        with contextlib.suppress(FileExistsError):
             os.mknod(name, stat.S_IFCHR, 0, dir_fd=parent)
-        except FileExistsError:
-            pass  # a whiteout hides what is below, never what the same layer adds
+            self.result.whiteouts.append(path)
+
+    def _is_deleted(self, folder: bytes) -> bool:
+        """Whether a whiteout of this layer covers the directory, so that there is nothing to hide in it."""
+        if not self._whiteouts:
+            return False
+        while folder:
+            if folder in self._directories:
+                return False
+            if folder in self._whiteouts:
+                return True
+            folder = folder.rpartition(b"/")[0]
+        return False
 
     # --- names -----------------------------------------------------------------------------------
 
@@ -444,7 +462,8 @@ class _Applier:
             os.setxattr(fd, self._options.overlay + "opaque", b"y")
         entry = directory.entry
         if entry is None:
-            self.result.implied.append(path)
+            if not directory.fresh:
+                self.result.implied.append(path)
             os.fchmod(fd, 0o755)
             os.utime(fd, ns=(0, 0))  # the same for everybody who unpacks it
             return

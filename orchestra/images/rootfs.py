@@ -6,7 +6,8 @@
     ingest/layer-<chain-id>/     being made
 
 Layers are unpacked beside each other (:func:`stage`), then published lowest first (:func:`publish`),
-since a directory that a layer only implies takes its look from the layers below.
+since a directory that a layer only implies takes its look from the layers below, and a whiteout that hides
+nothing there must not stay (:func:`settle`).
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from orchestra.events import Progress, Sink, Status, nowhere
+from orchestra.images import below
 from orchestra.images.digest import Digest, hex_of, new_hash, short
 from orchestra.images.locks import acquire
 from orchestra.images.manifest import Descriptor
@@ -205,8 +207,7 @@ def publish(store: ImageStore, staged: Staged, lowers: Sequence[Path]) -> Path:
     """Make a staged layer visible above ``lowers`` (lowest first), which are visible already."""
     fs = staged.folder / "fs"
     try:
-        for path in staged.applied.implied:
-            look_like_below(fs, path, lowers)
+        settle(fs, staged.applied, lowers)
         data = {
             "diff_id": staged.diff_id,
             "size": staged.applied.size,
@@ -228,40 +229,65 @@ def publish(store: ImageStore, staged: Staged, lowers: Sequence[Path]) -> Path:
     return final / "fs"
 
 
-_DIRECTORY_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+def settle(fs: Path, applied: layers.Applied, lowers: Sequence[Path]) -> None:
+    """What an unpacked layer has to know of those below it (lowest first): the look of its implied directories, and
+    which whiteouts hide anything. The others go, with the directories that are there for nothing else: in a directory
+    that only one layer has, overlayfs lists them."""
+    for path in applied.implied:
+        if not below.is_opaque_above(fs, path):
+            _look_like_below(fs, path, lowers)
+    implied = set(applied.implied)
+    for path in applied.whiteouts:
+        gone, is_directory = path, False
+        while below.is_opaque_above(fs, gone) or not below.shows(lowers, gone):
+            if not _drop(fs, gone, directory=is_directory):
+                break
+            gone, is_directory = gone.rpartition(b"/")[0], True
+            if not gone or gone not in implied:
+                break
 
 
-def _open_below(root: Path, path: bytes) -> int | None:
-    """A directory inside ``root`` walked without following links; None if it is no such."""
-    fd = os.open(root, _DIRECTORY_FLAGS)
-    for part in path.split(b"/") if path else ():
-        try:
-            inner = os.open(part, _DIRECTORY_FLAGS, dir_fd=fd)
-        except OSError:
-            return None
-        finally:
-            os.close(fd)
-        fd = inner
-    return fd
-
-
-def look_like_below(fs: Path, path: bytes, lowers: Sequence[Path]) -> None:
-    """Mode, owner, times and attributes of an implied directory from the topmost layer that has it."""
-    target = _open_below(fs, path)
-    if target is None:
+def _look_like_below(fs: Path, path: bytes, lowers: Sequence[Path]) -> None:
+    source = below.directory(lowers, path)
+    if source is None:
         return
     try:
-        for lower in reversed(lowers):
-            source = _open_below(lower, path)
-            if source is None:
-                continue
+        target = below.open_inside(fs, path)
+        if target is not None:
             try:
                 _copy_look(source, target)
             finally:
-                os.close(source)
-            return
+                os.close(target)
     finally:
-        os.close(target)
+        os.close(source)
+
+
+def _drop(fs: Path, path: bytes, *, directory: bool) -> bool:
+    """Remove a whiteout (or empty directory) and leave no trace in the times of its parent; whether it was one."""
+    folder, _, base = path.rpartition(b"/")
+    parent = below.open_inside(fs, folder)
+    if parent is None:
+        return False
+    try:
+        before = os.fstat(parent)
+        try:
+            if directory:
+                os.rmdir(base, dir_fd=parent)
+            elif below.is_whiteout(os.stat(base, dir_fd=parent, follow_symlinks=False)):
+                os.unlink(base, dir_fd=parent)
+            else:
+                return False
+        except OSError as error:
+            if error.errno in (errno.ENOENT, errno.ENOTEMPTY, errno.EEXIST):
+                return False
+            raise
+        os.utime(parent, ns=(before.st_atime_ns, before.st_mtime_ns))
+        return True
+    finally:
+        os.close(parent)
+
+
+_DIRECTORY_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 def _copy_look(source: int, target: int) -> None:

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from support.trees import CAPABILITY, overlay, snapshot
+from support.trees import CAPABILITY, archive, overlay, snapshot
 
 from orchestra.images.commit import NewLayer, extend, layer_of_tree
 from orchestra.images.config import Settings
@@ -210,3 +210,71 @@ def assert_same(found: dict[str, Any], want: dict[str, Any]) -> None:
     for path, value in want.items():
         for field, left, right in zip(fields, found[path], value, strict=True):
             assert left == right, (path, field)
+
+
+
+FOLDERS = [f"{a}{b}" for a in "abc" for b in ("", "/d", "/d/e")]
+
+
+class TarMaker:
+    """Layers as any builder might write them: whiteouts of what is and what is not there, opaque marks, members in any
+    order and more than once, directories without a member of their own, hard links. Left out is what programs disagree
+    about: a name that is a file and a directory in one layer, marks after what they are about."""
+
+    def __init__(self, dice: random.Random) -> None:
+        self.dice = dice
+        self.seen: set[str] = set()
+        self.leaves: set[str] = set()
+        self.covered: set[str] = set()
+
+    def layer(self) -> bytes:
+        dice = self.dice
+        before = self.covered
+        self.leaves = {path for path in FOLDERS if dice.random() < 0.1}
+        self.leaves -= {path for path in self.leaves if any(path.startswith(f"{leaf}/") for leaf in self.leaves)}
+        folders = [p for p in FOLDERS if not any(p == leaf or p.startswith(f"{leaf}/") for leaf in self.leaves)]
+        files = [*self.leaves, *(f"{folder}/{base}" for folder in folders for base in "fg"), "f", "g"]
+        members: list[tuple[str, str, dict[str, Any]]] = []
+        for path in sorted(dice.sample(sorted(self.seen), min(len(self.seen), dice.randrange(3)))):
+            folder, _, base = path.rpartition("/")
+            if folder in ["", *folders] and not before & {folder, folder.rpartition("/")[0]}:
+                members.append((f"{folder}/.wh.{base}" if folder else f".wh.{base}", "file", {}))
+        members += [(path, "dir", self.look() | {"mode": 0o755}) for path in sorted(before) if path in folders]
+        self.covered = before.difference(folders) | self.leaves
+        for path in sorted(folders):
+            if dice.random() < 0.3:
+                members.append((path, "dir", self.folder_look()))
+                if dice.random() < 0.3:
+                    members.append((f"{path}/.wh..wh..opq", "file", {}))
+        for number in range(dice.randrange(1, 10)):
+            members.append(self.member(number, dice.choice(files), members))
+            if dice.random() < 0.2 and folders:
+                members.append((dice.choice(folders), "dir", self.folder_look()))
+        self.seen |= {member[0] for member in members if ".wh." not in member[0]}
+        prefix = dice.choice(["", "", "./", "/"])
+        return archive(*((prefix + name, kind, about) for name, kind, about in members))
+
+    def look(self) -> dict[str, Any]:
+        dice = self.dice
+        moment = dice.choice([0, 1_400_000_000, 1_700_000_000])
+        return {"uid": dice.choice(OWNERS), "gid": dice.choice(OWNERS), "mtime": moment, "mode": dice.choice(MODES)}
+
+    def folder_look(self) -> dict[str, Any]:
+        look = self.look()
+        return look | {"mode": look["mode"] & ~0o2000}  # what is made in a set-gid directory inherits from it elsewhere
+
+    def member(self, number: int, path: str, before: list[tuple[str, str, dict[str, Any]]]) -> tuple[str, str, dict[str, Any]]:
+        dice = self.dice
+        what = dice.choice(["file", "file", "file", "link", "hard", "hard", "fifo", "char"])
+        targets = {name: about for name, kind, about in before if ".wh." not in name and kind == "file"}
+        targets = {name: about for name, about in targets.items() if name != path and [k for n, k, _ in before if n == name][-1] == "file"}
+        if what == "hard" and targets:
+            target = dice.choice(sorted(targets))
+            return path, "hard", {**targets[target], "content": b"", "link": target}
+        if what == "char":
+            return path, "char", {**self.look(), "devmajor": 1, "devminor": 3}
+        if what == "link":
+            return path, "link", {**self.look(), "link": dice.choice(["nowhere", "../nowhere", "/nowhere"])}
+        if what == "fifo":
+            return path, "fifo", self.look()
+        return path, "file", {**self.look(), "content": b"%d" % number}

@@ -5,14 +5,16 @@ from __future__ import annotations
 import io
 import json
 import os
+import random
 import shutil
+import stat
 import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 from support.engine import need
-from support.stacks import assert_same, build_stack, comparable, stack_view
+from support.stacks import TarMaker, assert_same, build_stack, comparable, stack_view
 from support.trees import archive, everything, overlay, snapshot
 
 from orchestra.images import layer
@@ -22,6 +24,7 @@ from orchestra.images.compress import chunks
 from orchestra.images.config import Settings
 from orchestra.images.diff import TreeOptions, changes, write_tree
 from orchestra.images.fromhost import HostOptions, from_host
+from orchestra.images.image import Image
 from orchestra.images.store import ImageStore
 
 pytestmark = pytest.mark.root
@@ -92,6 +95,60 @@ def test_umoci_sees_the_same_stacks(store: ImageStore, tmp_path: Path, seed: int
     ours = stack_view(store, image, tmp_path)
     assert_same(ours, want)
     assert_same(_umoci_view(store, tmp_path), ours)
+
+
+@pytest.mark.peer
+@pytest.mark.parametrize("seed", range(24))
+def test_umoci_sees_the_same_in_layers_of_other_builders(store: ImageStore, tmp_path: Path, seed: int) -> None:
+    """Tars as they come: whiteouts of nothing, directories without a member, members twice."""
+    need("umoci", bool(shutil.which("umoci")), "umoci is not installed")
+    maker = TarMaker(random.Random(seed))
+    made = [store_layer(store, lambda sink, data=data: sink(data)) for data in (maker.layer() for _ in range(4))]
+    image = extend(store, None, made, Settings(), history=[], created=0, names=["stack:1"])
+    ours, theirs = stack_view(store, image, tmp_path), _umoci_view(store, tmp_path)
+    for view in (ours, theirs):  # umoci's directories without a member are from now
+        view.update({p: (*v[:3], None, *v[4:]) for p, v in view.items() if stat.S_ISDIR(v[0])})
+    assert_same(theirs, ours)
+
+
+def made_of(store: ImageStore, *tars: bytes) -> Image:
+    made = [store_layer(store, lambda sink, data=data: sink(data)) for data in tars]
+    return extend(store, None, made, Settings(), history=[], created=0)
+
+
+def test_whiteouts_that_hide_nothing_are_not_listed(store: ImageStore, tmp_path: Path) -> None:
+    """overlayfs does not filter a directory that one layer alone has."""
+    image = made_of(
+        store,
+        archive(("old/x", "file"), ("gone/x", "file")),
+        archive(
+            ("new", "dir", {"mtime": 5}), ("new/.wh.ghost", "file"), ("new/real", "file"), ("only/marks/.wh.ghost", "file"),
+            ("old", "dir", {"mtime": 7}), ("old/.wh..wh..opq", "file"), ("old/.wh.x", "file"), (".wh.gone", "file"),
+            ("gone/.wh.x", "file"), ("plain", "file"), (".wh.plain", "file"), ("hard", "hard", {"link": "plain"}),
+        ),
+    )  # fmt: skip
+    with overlay(store.layers(image), tmp_path / "mount") as merged:
+        shown = sorted(os.path.relpath(os.path.join(top, name), merged) for top, ds, fs in os.walk(merged) for name in (*ds, *fs))
+        assert shown == ["hard", "new", "new/real", "old", "plain"]
+        assert (merged / "new").stat().st_mtime == 5 and (merged / "old").stat().st_mtime == 7
+    assert store.check(mend=False) == []
+
+
+def test_directories_without_a_member_after_a_deletion(store: ImageStore, tmp_path: Path) -> None:
+    """They look like the directory below only where that one is still to be seen."""
+    first = archive(*((name, "dir", {"mode": 0o700, "uid": 5}) for name in ("kept", "was", "both", "under", "under/in")), ("f", "file"))
+    second = archive((".wh.was", "file"), ("kept/.wh.nothing", "file"))
+    third = archive(
+        ("kept/x", "file"), ("was/x", "file"), (".wh.both", "file"), ("both/x", "file"), (".wh.under", "file"), ("under/in/x", "file"),
+        ("f/x", "file"),
+    )  # fmt: skip
+    image = made_of(store, first, second, third)
+    with overlay(store.layers(image), tmp_path / "mount") as merged:
+        looks = {name: (info.st_mode & 0o7777, info.st_uid) for name in os.listdir(merged) for info in [(merged / name).stat()]}
+        assert looks.pop("kept") == (0o700, 5)
+        assert looks == dict.fromkeys(("was", "both", "under", "f"), (0o755, 0))
+        assert (merged / "under/in").stat().st_uid == 0
+    assert store.check(mend=False) == []
 
 
 def _check_changes(upper: Path, lowers: list[Path], merged: Path) -> None:
