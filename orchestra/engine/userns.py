@@ -7,14 +7,18 @@ mapped: what no id of the container owns shows as nobody's.
 
 ``userns_mode``: ``host`` none; ``auto`` (or ``private``) a range of its own, ``auto:size=N`` for N ids. Without
 one the key ``userns-remap`` of the engine's settings decides, as dockerd's: ``default`` one range for all,
-``auto``, or ``user[:group]`` with their entries in /etc/subuid and /etc/subgid.
+``auto``, or ``user[:group]``, by name or by number, with their entries in /etc/subuid and /etc/subgid (which may
+use the other spelling). Without a group, or a group without an entry, /etc/subgid is asked for the user. Of
+several entries the first counts, with those that follow it without a gap.
 """
 
 from __future__ import annotations
 
+import grp
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+import pwd
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +29,7 @@ from orchestra.errors import ConflictError, Location, OrchestraError, Unsupporte
 SETTINGS = Path("/etc/orchestra/daemon.json")
 SIZE = 65536
 FIRST, END = 0x70000000, 0x7FFE0000  # what systemd leaves to others: 4094 ranges, the first of them shared
+SUBUID, SUBGID = Path("/etc/subuid"), Path("/etc/subgid")
 _OWNER = "orchestra"  # whose entries in /etc/subuid and /etc/subgid "default" takes, where there are some
 _KEYS = {"userns-remap"}
 
@@ -104,19 +109,46 @@ def _by_default(remap: str) -> Range | None:
         return None
     if remap == "auto":
         return Range()
+    user, colon, group = remap.partition(":")
+    if not user or (colon and not group) or ":" in group:
+        raise OrchestraError(
+            f"userns-remap {remap!r} is not understood", hint="write default, auto, USER or USER:GROUP"
+        )
     if remap == "default":
-        uid, gid = _entry("/etc/subuid", _OWNER), _entry("/etc/subgid", _OWNER)
+        uid, gid = _first(SUBUID, {_OWNER}), _first(SUBGID, {_OWNER})
         if not (uid and gid):
             return Range(SIZE, False, FIRST, FIRST)
     else:
-        user, _, group = remap.partition(":")
-        uid, gid = _entry("/etc/subuid", user), _entry("/etc/subgid", group or user)
-        if not (uid and gid):
-            raise OrchestraError(
-                f"userns-remap {remap}: /etc/subuid and /etc/subgid have no range for it",
-                hint=f"add for example {user}:100000:65536 to both",
-            )
+        users = _spellings(user, _user_name)
+        groups = _spellings(group, _group_name) if group else users
+        uid, gid = _first(SUBUID, users), _first(SUBGID, groups) or _first(SUBGID, users)
+        for found, path, name in ((uid, SUBUID, user), (gid, SUBGID, group or user)):
+            if not found:
+                raise OrchestraError(
+                    f"userns-remap {remap}: {path} has no range for {name}",
+                    hint=f"add for example {name}:100000:65536 to it",
+                )
+    assert uid and gid
     return Range(min(uid[1], gid[1]), False, uid[0], gid[0])
+
+
+def _spellings(text: str, other: Callable[[str], str]) -> set[str]:
+    """What subuid(5) may call a user or group: by name or by number, whichever was given."""
+    return {text, other(text)}
+
+
+def _user_name(text: str) -> str:
+    try:
+        return pwd.getpwuid(int(text)).pw_name if text.isdigit() else str(pwd.getpwnam(text).pw_uid)
+    except (KeyError, OverflowError):
+        return text
+
+
+def _group_name(text: str) -> str:
+    try:
+        return grp.getgrgid(int(text)).gr_name if text.isdigit() else str(grp.getgrnam(text).gr_gid)
+    except (KeyError, OverflowError):
+        return text
 
 
 def for_builds() -> tuple[int, int, int] | None:
@@ -128,18 +160,22 @@ def for_builds() -> tuple[int, int, int] | None:
     return (FIRST, FIRST, SIZE) if found.own else (found.uid, found.gid, found.size)
 
 
-def _entry(path: str, name: str) -> tuple[int, int] | None:
-    """The first range of subuid(5) for the name: (start, size)."""
+def _first(path: Path, names: set[str]) -> tuple[int, int] | None:
+    """The first range of subuid(5) for one of the names, with what follows it without a gap: (start, size)."""
     try:
-        lines = Path(path).read_text(errors="replace").splitlines()
+        lines = path.read_text(errors="replace").splitlines()
     except OSError:
         return None
+    begin, count = -1, 0
     for line in lines:
         owner, _, rest = line.strip().partition(":")
         start, _, size = rest.partition(":")
-        if owner == name and start.isdigit() and size.isdigit() and int(size) > 0:
-            return int(start), int(size)
-    return None
+        if owner not in names or not (start.isdigit() and size.isdigit() and int(size) > 0):
+            continue
+        if count and int(start) != begin + count:
+            break
+        begin, count = begin if count else int(start), count + int(size)
+    return (begin, count) if count else None
 
 
 def remap_setting(path: Path | None = None) -> str:
@@ -163,7 +199,14 @@ def remap_setting(path: Path | None = None) -> str:
             hint="known: userns-remap",
             location=Location(str(place), 1),
         )
-    return str(data.get("userns-remap") or "")
+    found = data.get("userns-remap") or ""
+    if not isinstance(found, str):
+        raise OrchestraError(
+            f"userns-remap is no string: {found!r}",
+            hint=f'write "userns-remap": "{found}"' if isinstance(found, int) else "",
+            location=Location(str(place), 1),
+        )
+    return found
 
 
 def check_user(identity: Identity, ids: Range | None) -> None:

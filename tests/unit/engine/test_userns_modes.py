@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -53,15 +54,92 @@ def test_the_default(settings: Path) -> None:
     assert wanted("") is None
 
 
-def test_ranges_of_subuid(tmp_path: Path, settings: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    file = tmp_path / "subuid"
-    file.write_text("# comment\nother:1:2\nme:100000:70000\nme:5:5\nbad:x:y\n")
-    assert userns._entry(str(file), "me") == (100000, 70000)
-    assert userns._entry(str(file), "bad") is None
-    assert userns._entry(str(tmp_path / "none"), "me") is None
-    settings.write_text('{"userns-remap": "a-name-that-nobody-has"}')
-    with pytest.raises(OrchestraError, match="subuid"):
+@pytest.fixture
+def accounts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The user me is 1000, the group us is 2000, and both have ranges."""
+    users, groups = {"me": 1000, "other": 1001, "gap": 1002}, {"us": 2000, "other": 1001}
+    monkeypatch.setattr(userns, "_user_name", lambda text: swap(users, text))
+    monkeypatch.setattr(userns, "_group_name", lambda text: swap(groups, text))
+    (tmp_path / "subuid").write_text("# comment\nother:1:2\nme:100000:70000\nbad:x:y\n1001:3:5\n"
+                                     "gap:10:10\ngap:20:5\n1002:25:5\ngap:100:100\n")  # fmt: skip
+    (tmp_path / "subgid").write_text("2000:300000:1000\nme:200000:65536\nother:9:9\ngap:50:200\n")
+    monkeypatch.setattr(userns, "SUBUID", tmp_path / "subuid")
+    monkeypatch.setattr(userns, "SUBGID", tmp_path / "subgid")
+
+
+def swap(names: dict[str, int], text: str) -> str:
+    numbers = {str(number): name for name, number in names.items()}
+    return numbers.get(text, text) if text.isdigit() else str(names.get(text, text))
+
+
+@pytest.mark.usefixtures("accounts")
+@pytest.mark.parametrize(
+    ("remap", "uid", "gid", "size"),
+    [
+        ("me", 100000, 200000, 65536),
+        ("1000", 100000, 200000, 65536),
+        ("me:us", 100000, 300000, 1000),
+        ("1000:2000", 100000, 300000, 1000),
+        ("me:2000", 100000, 300000, 1000),
+        ("1000:us", 100000, 300000, 1000),
+        ("me:nobody", 100000, 200000, 65536),  # the group has no entry: the user's
+        ("other", 1, 9, 7),  # by name and by number, without a gap
+        ("gap", 10, 50, 20),  # what follows a gap does not count
+    ],
+)
+def test_forms_of_userns_remap(settings: Path, remap: str, uid: int, gid: int, size: int) -> None:
+    settings.write_text(json.dumps({"userns-remap": remap}))
+    assert wanted("") == Range(size, False, uid, gid)
+    assert userns.for_builds() == (uid, gid, size)
+    assert wanted("host") is None and wanted("auto") == Range(SIZE)
+
+
+@pytest.mark.usefixtures("accounts")
+@pytest.mark.parametrize(
+    ("remap", "said"),
+    [
+        ("nobody", "subuid has no range for nobody"),
+        ("4711", "subuid has no range for 4711"),
+        ("bad", "subuid has no range for bad"),
+        ("4711:us", "subuid has no range for 4711"),
+        ("me:us:more", "not understood"),
+        ("me:", "not understood"),
+        (":us", "not understood"),
+    ],
+)
+def test_refused_forms(settings: Path, remap: str, said: str) -> None:
+    settings.write_text(json.dumps({"userns-remap": remap}))
+    with pytest.raises(OrchestraError, match=said) as caught:
         wanted("")
+    assert caught.value.hint
+
+
+def test_default_takes_entries_of_our_own_where_there_are_some(tmp_path: Path, settings: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings.write_text('{"userns-remap": "default"}')
+    for name in ("SUBUID", "SUBGID"):
+        monkeypatch.setattr(userns, name, tmp_path / name)
+    assert wanted("") == Range(SIZE, False, FIRST, FIRST)
+    (tmp_path / "SUBUID").write_text("orchestra:500:600\n")
+    assert wanted("") == Range(SIZE, False, FIRST, FIRST)
+    (tmp_path / "SUBGID").write_text("orchestra:700:500\n")
+    assert wanted("") == Range(500, False, 500, 700)
+
+
+def test_spellings_of_this_machine() -> None:
+    assert userns._user_name("root") == "0" and userns._user_name("0") == "root"
+    assert userns._group_name("root") == "0" and userns._group_name("0") == "root"
+    for text in ("no-such-name", "4000000000", "99999999999999999999"):
+        assert userns._user_name(text) == userns._group_name(text) == text
+
+
+@pytest.mark.parametrize("value", ["1000", "true", "[]  ", '["me"]', '{"a": 1}'])
+def test_other_types_are_refused(settings: Path, value: str) -> None:
+    settings.write_text(f'{{"userns-remap": {value}}}')
+    if json.loads(value):
+        with pytest.raises(OrchestraError, match="no string"):
+            wanted("")
+    else:
+        assert wanted("") is None
 
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"userns_remap": "auto"}'])
