@@ -118,3 +118,20 @@ def test_the_list_of_attributes_is_complete() -> None:
     rows = re.findall(r"^\| `([^`]+)` \| ([a-z ]+) \|", (ROOT / "docs/attributes.md").read_text(), re.M)
     assert [path for path, _ in rows] == schemapaths.paths()
     assert {state for _, state in rows} == {"works", "partly", "warning", "refused", "no meaning"}
+
+
+def test_what_security_rests_on_exists() -> None:
+    """Each test that docs/security.md names: `word` behind a file is a part of a test's (or a class's) name in it."""
+    missing, named = [], 0
+    for cell in (ROOT / "docs/security.md").read_text().replace("\n", "|").split("|"):
+        texts: list[str] = []
+        for file, word in re.findall(r"(test_\w+\.py)|`([A-Za-z_]+)`", cell):
+            if file:
+                texts = [place.read_text() for place in (ROOT / "tests").rglob(file)]
+                missing += [file] if not texts else []
+            elif texts:
+                named += 1
+                found = any(re.search(rf"(def test_\w*|class \w*){word}", text) for text in texts)
+                missing += [] if found else [word]
+    assert missing == []
+    assert named > 30
