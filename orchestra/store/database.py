@@ -1,8 +1,9 @@
 """One sqlite connection shared by all threads under one lock.
 
 WAL with synchronous=NORMAL: a commit costs no fsync, and a power cut loses at most the last commits,
-never the file. The schema is brought up to date by the numbered migrations, each in a transaction of
-its own; a file from a newer program is refused.
+never the file. What is deleted or replaced is overwritten (secure_delete), as values of secrets are among
+it; the journal, which has them a little longer, goes when the file is closed. The schema is brought up to
+date by the numbered migrations, each in a transaction of its own; a file from a newer program is refused.
 """
 
 from __future__ import annotations
@@ -37,7 +38,14 @@ class Database:
             ) from None
 
     def _prepare(self, migrations: Sequence[Sequence[str]]) -> None:
-        for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "busy_timeout=10000", "temp_store=MEMORY"):
+        settings = (
+            "journal_mode=WAL",
+            "synchronous=NORMAL",
+            "busy_timeout=10000",
+            "temp_store=MEMORY",
+            "secure_delete=ON",
+        )
+        for pragma in settings:
             self._connection.execute(f"PRAGMA {pragma}").fetchall()
         version = int(self._connection.execute("PRAGMA user_version").fetchone()[0])
         if version > len(migrations):

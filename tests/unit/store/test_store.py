@@ -63,6 +63,18 @@ def test_everything_survives_a_close(tmp_path: Path) -> None:
     again.close()
 
 
+def test_what_is_removed_leaves_no_trace(tmp_path: Path) -> None:
+    path = tmp_path / "state.sqlite"
+    store = Store(path)
+    store.add_container(container(1, spec={"files": [{"data": "the-first-secret " * 2000}]}))
+    store.add_container(container(2, spec={"files": [{"data": "the-second-secret"}]}))
+    store.set_container_spec(container(2).id, {"files": []})
+    store.remove_container(container(1).id)
+    store.close()
+    for place in tmp_path.iterdir():
+        assert b"-secret" not in place.read_bytes(), place.name
+
+
 def test_a_name_is_given_once(tmp_path: Path) -> None:
     store = Store(tmp_path / "s")
     store.add_container(container(1))
