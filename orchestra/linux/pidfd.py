@@ -9,7 +9,7 @@ import os
 import select
 import signal
 import struct
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from orchestra.linux import calls
 from orchestra.linux import constants as C
@@ -23,8 +23,7 @@ _SIZE = 64
 _GET_INFO = 0xC0000000 | _SIZE << 16 | 0xFF << 8 | 11
 
 
-@dataclass(frozen=True, slots=True)
-class Info:
+class Info(NamedTuple):
     """``exit_status`` is in the form of waitpid(2); None while it is not known."""
 
     pid: int

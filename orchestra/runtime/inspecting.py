@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 import os
 import select
-import subprocess
 import sys
 from argparse import Namespace
 from typing import Any
 
 from orchestra.errors import ConflictError, OrchestraError, UnsupportedError
 from orchestra.runtime import cgroups as groups
-from orchestra.runtime import defaults, state
+from orchestra.runtime import state
 from orchestra.runtime.cgroups import CgroupManager
 from orchestra.runtime.lifecycle import need
 from orchestra.runtime.report import warner
@@ -64,6 +63,8 @@ def do_ps(store: Store, options: Namespace) -> int:
     if options.format == "json":
         _print(pids)
         return 0
+    import subprocess
+
     result = subprocess.run(
         ["ps", *(options.arguments or ["-ef"])], capture_output=True, text=True, check=False
     )
@@ -224,6 +225,8 @@ def number(text: str) -> int:
 
 
 def do_spec(_store: Store, options: Namespace) -> int:
+    from orchestra.runtime import defaults
+
     place = os.path.join(options.bundle or ".", "config.json")
     config = defaults.config(["sh"])
     if options.rootless:

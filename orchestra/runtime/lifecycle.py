@@ -1,7 +1,8 @@
 """The commands of ``orchestra-runtime`` that change something: create, start, run, exec, kill, delete, pause, resume.
 
 Each is a function of the store and its parsed options; the ones that run something in the foreground
-return the exit code.
+return the exit code. What only some of them need is loaded there: a command is a process, and its start
+is most of what it costs.
 """
 
 from __future__ import annotations
@@ -9,22 +10,22 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import time
 from argparse import Namespace
 from contextlib import ExitStack
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from orchestra.errors import ConflictError, OrchestraError, UnsupportedError
 from orchestra.linux import fs, procfs
 from orchestra.linux import pidfd as pidfds
 from orchestra.runtime import cgroups as groups
-from orchestra.runtime import hooks, state
-from orchestra.runtime.cgroups import CgroupManager
-from orchestra.runtime.create import Created, Options, Warn, create
-from orchestra.runtime.foreground import Foreground
-from orchestra.runtime.report import warner
+from orchestra.runtime import state
+from orchestra.runtime.report import Warn, warner
 from orchestra.runtime.state import Record, Store
+
+if TYPE_CHECKING:
+    from orchestra.runtime.cgroups import CgroupManager
+    from orchestra.runtime.create import Created
 
 # Birth
 
@@ -36,6 +37,8 @@ def do_create(store: Store, options: Namespace) -> int:
 
 
 def do_run(store: Store, options: Namespace) -> int:
+    from orchestra.runtime.foreground import Foreground
+
     foreground = None if options.detach else Foreground()
     created, record = _create(store, options, waits_at_door=False)
     try:
@@ -80,6 +83,8 @@ def cgroup_path(config: dict[str, Any], container_id: str) -> str:
 
 
 def _create(store: Store, options: Namespace, *, waits_at_door: bool) -> tuple[Created, Record]:
+    from orchestra.runtime.create import Options, create
+
     bundle = os.path.abspath(options.bundle or ".")
     config = load_config(bundle, options.config)
     _add_listen_fds(config, options)
@@ -166,6 +171,8 @@ def _add_listen_fds(config: dict[str, Any], options: Namespace) -> None:
 
 def send_console(path: str, master: int) -> None:
     """Hand the terminal's master to whoever listens at the socket."""
+    import socket
+
     from orchestra.runtime import tty
 
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as end:
@@ -189,12 +196,18 @@ def do_start(store: Store, options: Namespace) -> int:
     record = store.load(options.id)
     need(store, record, "created")
     state.knock(store.folder(record.id))
-    found = hooks.parse(store.config(record.id).get("hooks"))
-    if found.get("poststart"):
-        hooks.run_leniently(
-            found["poststart"], _hook_state(record, "running"), warner(options), directory=record.bundle
-        )
+    _run_hooks("poststart", record, store.config(record.id), "running", warner(options))
     return 0
+
+
+def _run_hooks(kind: str, record: Record, config: dict[str, Any], status: str, warn: Warn) -> None:
+    if not config.get("hooks"):
+        return
+    from orchestra.runtime import hooks
+
+    found = hooks.parse(config["hooks"])
+    if found.get(kind):
+        hooks.run_leniently(found[kind], _hook_state(record, status), warn, directory=record.bundle)
 
 
 def _hook_state(record: Record, status: str) -> dict[str, Any]:
@@ -305,9 +318,7 @@ def _delete(store: Store, record: Record, warn: Warn) -> None:
         _end(record)
     config = store.config(record.id)
     _remove(store, record)
-    found = hooks.parse(config.get("hooks"))
-    if found.get("poststop"):
-        hooks.run_leniently(found["poststop"], _hook_state(record, "stopped"), warn, directory=record.bundle)
+    _run_hooks("poststop", record, config, "stopped", warn)
 
 
 def _end(record: Record) -> None:
@@ -362,6 +373,7 @@ def do_resume(store: Store, options: Namespace) -> int:
 
 def do_exec(store: Store, options: Namespace) -> int:
     from orchestra.runtime.exec import ExecOptions, exec_in
+    from orchestra.runtime.foreground import Foreground
 
     record = store.load(options.id)
     need(store, record, "running")

@@ -12,6 +12,8 @@ import time
 from argparse import Namespace
 from collections.abc import Callable
 
+Warn = Callable[[str], None]
+
 
 def write(path: str, form: str, level: str, text: str) -> bool:
     """One entry; ``form`` is ``text`` or ``json``. False when it could not be written."""
@@ -28,7 +30,7 @@ def write(path: str, form: str, level: str, text: str) -> bool:
     return True
 
 
-def warner(options: Namespace) -> Callable[[str], None]:
+def warner(options: Namespace) -> Warn:
     """Where the warnings of this command go."""
 
     def warn(text: str) -> None:

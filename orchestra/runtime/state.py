@@ -12,22 +12,22 @@ from __future__ import annotations
 import json
 import os
 import re
-import socket
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from orchestra.errors import ConflictError, NotFoundError, OrchestraError
 from orchestra.linux import fs, procfs
 from orchestra.runtime import cgroups as groups
-from orchestra.runtime import channel
-from orchestra.runtime.cgroups import CgroupManager
 from orchestra.runtime.problems import StepError
+
+if TYPE_CHECKING:
+    import socket
+
+    from orchestra.runtime.cgroups import CgroupManager
 
 _ID = re.compile(r"[A-Za-z0-9_+.-]+")
 
 
-@dataclass(slots=True)
-class Record:
+class Record(NamedTuple):
     """``start_time`` with ``pid`` names the init for good."""
 
     id: str
@@ -39,7 +39,7 @@ class Record:
     version: str
     cgroup: str = ""
     owner: int = 0
-    annotations: dict[str, str] = field(default_factory=dict)
+    annotations: dict[str, str] = {}  # never changed
 
 
 class Store:
@@ -68,7 +68,7 @@ class Store:
             return folder
 
     def save(self, record: Record) -> None:
-        fs.write_file(f"{self.folder(record.id)}/state.json", json.dumps(asdict(record)))
+        fs.write_file(f"{self.folder(record.id)}/state.json", json.dumps(record._asdict()))
 
     def load(self, container_id: str) -> Record:
         try:
@@ -155,6 +155,8 @@ def describe(store: Store, record: Record) -> dict[str, Any]:
 
 def open_door(folder: str) -> socket.socket:
     """A listening socket in ``folder``; its path may be longer than an address can be."""
+    import socket
+
     door = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     fd = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
@@ -167,6 +169,10 @@ def open_door(folder: str) -> socket.socket:
 
 def knock(folder: str) -> None:
     """Start the waiting init; returns when its program was executed."""
+    import socket
+
+    from orchestra.runtime import channel
+
     fd = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as end:

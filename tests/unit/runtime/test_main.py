@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from argparse import Namespace
 from pathlib import Path
 
 import pytest
 
 from orchestra.errors import OrchestraError
-from orchestra.runtime import inspecting, lifecycle, main, report, state
+from orchestra.runtime import commandline, inspecting, lifecycle, main, report, state
 from orchestra.runtime.problems import StepError
 
 
@@ -28,24 +30,53 @@ def test_numbers_and_times() -> None:
     assert [inspecting.number(text) for text in ("5", "-1", "2k", "64m", "1gb")] == [5, -1, 2048, 64 << 20, 1 << 30]
     with pytest.raises(OrchestraError):
         inspecting.number("x")
-    assert [main._seconds(text) for text in ("5", "5s", "200ms", "1m")] == [5.0, 5.0, 0.2, 60.0]
+    assert [commandline._seconds(text) for text in ("5", "5s", "200ms", "1m")] == [5.0, 5.0, 0.2, 60.0]
 
 
 def test_podmans_words_are_understood() -> None:
-    found = main.parser().parse_args(["--log-format=json", "--log", "/l", "--root=/r", "create", "--bundle", "/b", "--pid-file", "/p",
+    found = commandline.parser().parse_args(["--log-format=json", "--log", "/l", "--root=/r", "create", "--bundle", "/b", "--pid-file", "/p",
                                       "--console-socket", "/c", "--no-new-keyring", "--preserve-fds", "2", "name"])
     assert (found.verb, found.bundle, found.id, found.preserve_fds) == ("create", "/b", "name", 2)
-    found = main.parser().parse_args(["exec", "-d", "--pid-file", "/p", "--process", "/x", "name"])
+    found = commandline.parser().parse_args(["exec", "-d", "--pid-file", "/p", "--process", "/x", "name"])
     assert (found.id, found.process, found.command, found.detach) == ("name", "/x", [], True)
-    found = main.parser().parse_args(["exec", "-t", "name", "ls", "-l"])
+    found = commandline.parser().parse_args(["exec", "-t", "name", "ls", "-l"])
     assert (found.id, found.command, found.tty) == ("name", ["ls", "-l"], True)
-    found = main.parser().parse_args(["kill", "--all", "name", "9"])
+    found = commandline.parser().parse_args(["kill", "--all", "name", "9"])
     assert (found.all, found.signal) == (True, "9")
+
+
+def test_each_command_is_declared_alone() -> None:
+    everything = commandline.parser()._subparsers._group_actions[0].choices
+    assert sorted(name for names in commandline.FAMILIES.values() for name in names) == sorted(everything)
+    for name in everything:
+        alone = commandline.parser(name)._subparsers._group_actions[0].choices
+        assert name in alone and alone[name].format_help() == everything[name].format_help()
+    with pytest.raises(OrchestraError, match="invalid choice: 'checkpoint'"):
+        commandline.parser("checkpoint").parse_args(["checkpoint"])
+
+
+@pytest.mark.parametrize(("words", "verb"), [
+    ("--root /create --log=/l --log-format json --debug exec --root x", "exec"), ("", ""), ("--version", ""), ("--help kill", ""),
+    ("kill --help", "kill"), ("--root", "")])
+def test_the_command_is_found_at_once(words: str, verb: str) -> None:
+    assert main.verb_of(words.split()) == verb
+
+
+@pytest.mark.parametrize("verb", ["state", "kill", "start", "delete"])
+def test_a_command_loads_no_more_than_it_needs(tmp_path: Path, verb: str) -> None:
+    code = f"""import sys; sys.path.insert(0, {str(Path(main.__file__).parents[2])!r})
+from orchestra.runtime import main
+assert not {{"argparse", "json"}} & set(sys.modules), "needed before the copy of the interpreter runs"
+main.main(["--root", {str(tmp_path)!r}, {verb!r}, "none"])
+print(*sorted({{"dataclasses", "socket", "subprocess", "shutil", "orchestra.runtime.create", "orchestra.runtime.init"}} & set(sys.modules)))"""
+    done = subprocess.run([sys.executable, "-I", "-S", "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    assert done.stderr == "orchestra-runtime: error: container none does not exist\n"
+    assert done.stdout == "\n"
 
 
 def test_update_options_become_resources() -> None:
     words = ["update", "--memory", "1m", "--cpuset-cpus", "0-1", "--pids-limit", "5", "x"]
-    found = inspecting.resources(main.parser().parse_args(words))
+    found = inspecting.resources(commandline.parser().parse_args(words))
     assert found == {"memory": {"limit": 1 << 20}, "cpu": {"cpus": "0-1"}, "pids": {"limit": 5}}
 
 
