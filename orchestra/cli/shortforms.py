@@ -35,6 +35,7 @@ def mount(context: Context, word: str) -> dict[str, Any]:
             "propagation": propagation,
             "create_host_path": True,
             "selinux": next((w for w in words if w in "zZ"), ""),
+            "idmap": "idmap" in words,
         }
     elif source and not re.fullmatch(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*", source):
         raise UsageError(
@@ -46,7 +47,8 @@ def mount(context: Context, word: str) -> dict[str, Any]:
     unknown = [
         w
         for w in words
-        if w not in ("ro", "rw", "z", "Z", "nocopy", "cached", "delegated", "consistent", *PROPAGATION)
+        if w
+        not in ("ro", "rw", "z", "Z", "nocopy", "idmap", "cached", "delegated", "consistent", *PROPAGATION)
     ]
     if unknown:
         raise UsageError(f"invalid volume {word!r}: unknown mode {unknown[0]}")

@@ -32,6 +32,7 @@ from orchestra.compose.model import (
     VolumeOptions,
     WatchRule,
 )
+from orchestra.compose.normalize_volumes import IDMAP
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -174,6 +175,7 @@ def _mount(data: Data) -> Mount:
             create_host_path=bind.get("create_host_path") is not False,
             recursive=_text(bind.get("recursive")),
             selinux=_text(bind.get("selinux")),
+            idmap=bind.get(IDMAP) is True or bind.get("x-idmap") is True,
         ),
         volume=None
         if not isinstance(volume, dict)

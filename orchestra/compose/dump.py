@@ -10,6 +10,7 @@ import json
 import re
 
 from orchestra.compose import canon
+from orchestra.compose.normalize_volumes import IDMAP
 from orchestra.compose.tree import mapping, plain, scalar_text
 
 TYPE_CHECKING = False
@@ -28,7 +29,9 @@ def document(loaded: Loaded, *, strict: bool = False) -> dict[str, Any]:
     if context.no_interpolate:
         data = plain(tree)
         services = data.get("services") or {}
-        data["services"] = {name: item for name, item in services.items() if name not in context.disabled}
+        data["services"] = {
+            name: _hidden(item) for name, item in services.items() if name not in context.disabled
+        }
         found: dict[str, Any] = _sorted(data)
         return found
     made: dict[str, Any] = {"name": context.project_name, "services": {}}
@@ -39,12 +42,21 @@ def document(loaded: Loaded, *, strict: bool = False) -> dict[str, Any]:
                 continue
             data = plain(items.items[key]) if items else None
             made.setdefault(section, {})[key] = (
-                canon.service(data or {}, strict=strict)
+                _hidden(canon.service(data or {}, strict=strict))
                 if section == "services"
                 else canon.resource(section, data, strict=strict)
             )
     made.update({key: plain(tree.items[key]) for key in sorted(tree.items) if key.startswith("x-")})
     return dict(sorted(made.items())) if strict else made
+
+
+def _hidden(service: Any) -> Any:
+    """Without what docker compose does not keep of short texts. ``service`` is changed."""
+    volumes = service.get("volumes") if isinstance(service, dict) else None
+    for mount in volumes if isinstance(volumes, list) else ():
+        if isinstance(mount, dict) and isinstance(mount.get("bind"), dict):
+            mount["bind"].pop(IDMAP, None)
+    return service
 
 
 def project_document(project: Project) -> dict[str, Any]:

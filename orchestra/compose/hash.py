@@ -52,6 +52,9 @@ def _shape(service: Service) -> dict[str, Any]:
         for key, value in service.canonical.items()
         if key not in EXCLUDED and value is not None and not key.startswith("x-")
     }
+    mapped = [mount.target for mount in service.volumes if mount.bind and mount.bind.idmap]
+    if mapped:
+        found["volumes idmap"] = mapped  # extensions are not in the canonical form
     deploy = found.get("deploy")
     if isinstance(deploy, Mapping):
         rest = {

@@ -62,6 +62,7 @@ class BindOptions:
     create_host_path: bool = True
     recursive: str = ""
     selinux: str = ""
+    idmap: bool = False
 
 
 @record

@@ -8,6 +8,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+IDMAP = "x-orchestra-idmap"
+"""Of ``bind``: what the short word ``idmap`` becomes (the long form is ``x-idmap: true``). docker compose passes
+over the word, so ``config`` does not show it."""
 _PROPAGATION = {"private", "rprivate", "shared", "rshared", "slave", "rslave"}
 
 
@@ -87,3 +90,5 @@ def _options(entry: dict[str, Any], text: str) -> None:
             entry.setdefault("volume", {})["nocopy"] = True
         elif option in _PROPAGATION:
             entry.setdefault("bind", {})["propagation"] = option
+        elif option == "idmap" and entry["type"] == "bind":
+            entry.setdefault("bind", {})[IDMAP] = True

@@ -65,8 +65,14 @@ class Life:
         )
         self._check(container, warnings)
         others = {ref: list(self.parts.registry.get(ref).state.mounts) for ref, _mode in spec.volumes_from}
-        self._ids(container)
+        wanted, _ = self._ids(container)
         found = records(spec, container.image, others, warnings)
+        if not wanted:
+            warnings += [
+                f"volumes: idmap at {record['Destination']} has no effect without a user namespace (userns_mode)"
+                for record in found
+                if record.get("IdMap")
+            ]
         container.probe = effective_probe(spec.service.healthcheck, container.image)
         container.state.health = "starting" if container.probe else ""
         # recorded first: what an undone creation takes along (carried volumes are older and stay)
@@ -423,7 +429,8 @@ class Life:
         for record in container.state.mounts:
             if record["Type"] == "bind":
                 prepare_bind(record)
-                found.append(oci_mount(record, lambda _target: []))
+                bind = oci_mount(record, lambda _target: [])
+                found += userns.map_mounts([bind]) if ids and record.get("IdMap") else [bind]
             elif record["Type"] == "volume":
                 mount = self._volume_mount(container, record, layers)
                 mounts = userns.map_mounts([mount]) if ids else [mount]

@@ -3,7 +3,8 @@ each start.
 
 A record is JSON: ``Type`` (bind, volume, tmpfs, image), ``Source``, ``Destination``, ``RW`` and, as they
 apply, ``Name``, ``Driver``, ``Anonymous``, ``Propagation``, ``Recursive``, ``NoCopy``, ``Subpath``,
-``Options``, ``CreateHostPath``. One target is mounted once; the order of precedence is: the
+``Options``, ``CreateHostPath``, ``IdMap`` (a bind whose ids go through the map of the container's user namespace).
+One target is mounted once; the order of precedence is: the
 service's mounts, its tmpfs entries, volumes_from, the image's VOLUMEs.
 """
 
@@ -91,6 +92,7 @@ def _bind(mount: Mount, warnings: list[str]) -> Record:
         "Propagation": options.propagation or "rprivate",
         "Recursive": options.recursive,
         "CreateHostPath": options.create_host_path,
+        **({"IdMap": True} if options.idmap else {}),
     }
 
 
