@@ -19,7 +19,7 @@ from support.engine import BIN, SLOWNESS, Engine, eventually
 
 from orchestra.linux import procfs
 
-pytestmark = [pytest.mark.root, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.root, pytest.mark.timeout(300 * max(1, SLOWNESS / 2))]
 
 NFSD = Path("/proc/fs/nfsd")
 TOOLS = ("exportfs", "rpc.nfsd", "rpc.mountd")
@@ -55,6 +55,8 @@ class Server:
     def begin(self) -> None:
         for place in ("/var/lib/nfs/v4recovery", "/var/lib/nfs/rpc_pipefs"):
             os.makedirs(place, exist_ok=True)
+        for name in ("etab", "rmtab"):  # the package makes them when it is installed
+            Path("/var/lib/nfs", name).touch()
         if not (NFSD / "threads").exists():
             subprocess.run(["mount", "-t", "nfsd", "nfsd", str(NFSD)], check=True)
             self.mounted = True
@@ -94,7 +96,7 @@ def server() -> Iterator[Server]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def compose(engine: Engine, options: str, device: str, more: str = "{}", command: str = "exec sleep 1000") -> None:
+def compose(engine: Engine, options: str, device: str, more: str = "", command: str = "exec sleep 1000") -> None:
     engine.write(f"""
         name: far
         services:
@@ -102,7 +104,7 @@ def compose(engine: Engine, options: str, device: str, more: str = "{}", command
             image: busybox
             init: true
             command: [sh, -c, "{command}"]
-            volumes: [{{type: volume, source: data, target: /data, {more.strip("{}")}}}]
+            volumes: [{{type: volume, source: data, target: /data{more}}}]
         volumes:
           data:
             driver_opts: {{type: nfs, o: "{options}", device: "{device}"}}
@@ -169,7 +171,7 @@ def test_a_volume_is_shared_with_the_server(engine: Engine, server: Server, vers
 def test_read_only_and_a_part_of_it(engine: Engine, server: Server) -> None:
     (server.folder / "parts/inner").mkdir(parents=True)
     (server.folder / "parts/inner/file").write_text("part\n")
-    compose(engine, "addr=127.0.0.1,nfsvers=4.2,nosuid", ":/parts", more="{read_only: true, volume: {subpath: inner}}")
+    compose(engine, "addr=127.0.0.1,nfsvers=4.2,nosuid", ":/parts", more=", read_only: true, volume: {subpath: inner}")
     engine.run("up", "-d")
     assert engine.out("exec", "-T", "app", "cat", "/data/file") == "part\n"
     assert "ead-only" in engine.run("exec", "-T", "app", "touch", "/data/new", code=1).stderr

@@ -8,13 +8,13 @@ import urllib.request
 from pathlib import Path
 
 import pytest
-from support.engine import Engine, eventually
+from support.engine import SLOWNESS, Engine, eventually
 
 from orchestra.linux.mount import supports_idmap
 
 pytestmark = [
     pytest.mark.root,
-    pytest.mark.timeout(300),
+    pytest.mark.timeout(300 * max(1, SLOWNESS / 2)),
     pytest.mark.skipif(os.geteuid() != 0 or not supports_idmap("/tmp"), reason="needs id-mapped mounts (root, kernel 5.19)"),
 ]
 

@@ -9,7 +9,7 @@
 # kernel is the common one: Debian's "cloud" flavour has no 9p.
 #
 # Environment: VM_MEMORY (megabytes, 1536), VM_PYTHON (an interpreter with pytest and orchestra; .venv/bin/python),
-# VM_TIMEOUT (seconds, 1800), VM_CACHE (directory that keeps kernel and initramfs for the next time),
+# VM_TIMEOUT (seconds, 3600), VM_CACHE (directory that keeps kernel and initramfs for the next time),
 # VM_CONSOLE (1: show the kernel's messages), VM_RESULTS (the file that is written, docs/vm-results.md;
 # with TESTs given nothing is written unless it is set), VM_ACCEL and VM_CPU (QEMU's -accel and -cpu).
 # Exit code: pytest's; 124 out of time, 125 the machine gave no result.
@@ -118,7 +118,7 @@ set -- "$@" -device virtio-serial-pci -chardev stdio,id=c,signal=off -device vir
 set -- "$@" -object rng-random,id=g,filename=/dev/urandom -device virtio-rng-pci,rng=g -serial "file:$work/console"
 
 begun=$(date +%s)
-timeout "${VM_TIMEOUT:-1800}" qemu-system-x86_64 "$@" </dev/null 2>"$work/stderr" &
+timeout "${VM_TIMEOUT:-3600}" qemu-system-x86_64 "$@" </dev/null 2>"$work/stderr" &
 machine=$!
 code=0
 wait "$machine" || code=$?
