@@ -1,7 +1,9 @@
 """A further process in a running container: all its namespaces at once, its cgroup, its rules.
 
-A middle process goes into the cgroup, enters the namespaces by the init's pidfd and makes the program's
-process inside the container's pid namespace as its own sibling, so that the caller is the parent.
+A middle process enters the namespaces by the init's pidfd and makes the program's process inside the
+container's pid namespace as its own sibling, so that the caller is the parent. On cgroup version 1 only
+the program's process goes into the cgroup, by itself: one that is at its limit of processes takes it, too.
+On version 2 both are born in the cgroup.
 Nothing of the host is open in it any more when it enters (CVE-2024-21626), and it is not dumpable
 before it does.
 """
@@ -211,13 +213,12 @@ def _middle(
     stdio: tuple[int, int, int],
     preserve: int,
 ) -> NoReturn:
-    for folder in target.cgroup_dirs:
-        _join(folder)
+    groups = _cgroup_files(target.cgroup_dirs)
     _protect(program)
     if flags & C.CLONE_NEWUSER:
         _own_pipes(program, target.pid, stdio)
     proc_fd = os.open("/proc", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    init.prepare_descriptors(stdio, {end.fileno(), target.pidfd, proc_fd}, preserve)
+    init.prepare_descriptors(stdio, {end.fileno(), target.pidfd, proc_fd, *groups}, preserve)
     calls.prctl(C.PR_SET_DUMPABLE, 0)
     try:
         calls.setns(target.pidfd, flags)
@@ -229,7 +230,7 @@ def _middle(
     if pid == 0:
         os.close(go_write)
         init.wait_for_middle(go_read)
-        init.guarded(end, lambda: _child(program, flags, end, proc_fd, preserve))
+        init.guarded(end, lambda: _child(program, flags, end, proc_fd, groups, preserve))
     channel.send(end, {"born": pid}, (pidfd,))
     os.write(go_write, b"g")  # what the process has to say comes after its birth
     os._exit(0)
@@ -251,9 +252,26 @@ def _own_pipes(program: Process, pid: int, stdio: tuple[int, int, int]) -> None:
             continue  # another's, or closed
 
 
-def _join(folder: str) -> None:
+def _cgroup_files(folders: list[str]) -> list[int]:
+    """What the program's process writes a 0 into; the unified tree is joined here and now, since from
+    within a cgroup namespace it cannot be."""
+    found = []
     try:
-        files.join(folder)
+        for folder in folders:
+            try:
+                found.append(os.open(f"{folder}/tasks", os.O_WRONLY | os.O_CLOEXEC))
+            except FileNotFoundError:
+                files.join(folder)
+    except OSError as problem:
+        raise StepError.of("join the cgroup", problem) from None
+    return found
+
+
+def _join(groups: list[int]) -> None:
+    try:
+        for fd in groups:
+            os.write(fd, b"0")
+            os.close(fd)
     except OSError as problem:
         raise StepError.of("join the cgroup", problem) from None
 
@@ -269,7 +287,10 @@ def _protect(program: Process) -> None:
         return
 
 
-def _child(program: Process, flags: int, end: socket.socket, proc_fd: int, preserve: int) -> None:
+def _child(
+    program: Process, flags: int, end: socket.socket, proc_fd: int, groups: list[int], preserve: int
+) -> None:
+    _join(groups)
     os.setsid()
     calls.prctl(C.PR_SET_DUMPABLE, 0)
     if flags & C.CLONE_NEWUSER:

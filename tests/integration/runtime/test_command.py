@@ -15,6 +15,8 @@ from pathlib import Path
 import pytest
 from support.runtimelab import COMMAND, Lab, eventually
 
+from orchestra.runtime.cgroups import probe
+
 pytestmark = pytest.mark.root
 SLEEPER = "trap 'exit 5' TERM; echo ready; while :; do sleep 0.1; done"
 
@@ -79,6 +81,18 @@ def test_exec(lab: Lab) -> None:
     options = ("--cwd", "/tmp", "--user", "1000:1000", "--env", "X=y")
     text = lab.command("exec", *options, name, "sh", "-c", "pwd; id -u; echo $X", check=True).stdout
     assert text.split() == ["/tmp", "1000", "y"]
+
+
+def test_exec_into_a_container_at_its_limit_of_processes(lab: Lab) -> None:
+    if "pids" not in probe().v1:
+        pytest.skip("needs the pids controller of cgroup version 1")
+    config = lab.shell("echo ready; exec sleep 1000")
+    config["linux"]["resources"]["pids"] = {"limit": 1}
+    name = lab.start(config)
+    done = lab.command("exec", name, "cat", "/proc/self/cgroup")
+    lines = done.stdout.splitlines()
+    assert lines and all(line.endswith(":/") for line in lines), done.stderr
+    assert "can't fork" in lab.command("exec", name, "sh", "-c", "ls; true").stderr
 
 
 def test_exec_makes_no_directory(lab: Lab) -> None:
