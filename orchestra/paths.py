@@ -32,7 +32,7 @@ class Paths:
     ``name`` tells engines of one machine apart (used in cgroup, link and nft table names; empty for the
     default engine)."""
 
-    __slots__ = ("_lib", "_name", "_run", "lib_text", "run_text")
+    __slots__ = ("_bundles", "_containers", "_lib", "_name", "_run", "lib_text", "run_text")
 
     def __init__(self, lib: Path | str, run: Path | str, name: str | None = "") -> None:
         """``name`` None: made of the folder that ``lib`` lies in."""
@@ -40,6 +40,8 @@ class Paths:
         self._name = name
         self._lib: Path | None = None
         self._run: Path | None = None
+        self._containers: Path | None = None
+        self._bundles: Path | None = None
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str], *, root: str | None = None) -> Paths:
@@ -89,7 +91,9 @@ class Paths:
 
     @property
     def containers(self) -> Path:
-        return self.lib / "containers"
+        if self._containers is None:
+            self._containers = self.lib / "containers"
+        return self._containers
 
     @property
     def volumes(self) -> Path:
@@ -109,7 +113,9 @@ class Paths:
 
     @property
     def bundles(self) -> Path:
-        return self.run / "containers"
+        if self._bundles is None:
+            self._bundles = self.run / "containers"
+        return self._bundles
 
     @property
     def mountpoint(self) -> Path:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from orchestra.compose.model import IpamPool
 from orchestra.errors import ConflictError, OrchestraError
-from orchestra.network.model import NetworkSpec, Subnet
+from orchestra.network.model import NetworkSpec, Subnet, network_of
 
 IPNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
 IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -198,8 +198,8 @@ def _fixed(network: NetworkSpec, wanted: str, taken: Collection[str]) -> str:
 
 def _candidates(subnet: Subnet, after: str) -> Iterator[IPAddress]:
     """The host addresses of the pool: those after ``after`` first, then from the start."""
-    pool = ipaddress.ip_network(subnet.ip_range or subnet.cidr)
-    whole = ipaddress.ip_network(subnet.cidr)
+    pool = network_of(subnet.ip_range or subnet.cidr)
+    whole = network_of(subnet.cidr)
     first, last = int(pool.network_address), int(pool.broadcast_address)
     if whole.prefixlen < whole.max_prefixlen - 1:
         first = max(first, int(whole.network_address) + 1)

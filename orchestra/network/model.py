@@ -7,6 +7,7 @@ Addresses and subnets are canonical text, as ``ipaddress`` prints them.
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
@@ -40,7 +41,13 @@ class Subnet:
         return int(self.cidr.rpartition("/")[2])
 
     def contains(self, address: str) -> bool:
-        return ipaddress.ip_address(address) in ipaddress.ip_network(self.cidr)
+        return ipaddress.ip_address(address) in network_of(self.cidr)
+
+
+@functools.lru_cache(maxsize=256)
+def network_of(cidr: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
+    """Parsed; each start asks for the same few."""
+    return ipaddress.ip_network(cidr)
 
 
 @dataclass(frozen=True, slots=True)

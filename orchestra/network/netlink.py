@@ -43,6 +43,7 @@ RT_TABLE_MAIN, RTPROT_STATIC, RT_SCOPE_UNIVERSE, RT_SCOPE_LINK, RTN_UNICAST = 25
 MACVLAN_MODES = {"private": 1, "vepa": 2, "bridge": 4, "passthru": 8}
 IPVLAN_MODES = {"l2": 0, "l3": 1, "l3s": 2}
 
+_ATTRIBUTE = struct.Struct("=HH")
 _HEADER = struct.Struct("=IHHII")
 _IFINFO = struct.Struct("=BxHiII")
 _IFADDR = struct.Struct("=BBBBI")
@@ -73,7 +74,8 @@ class NetlinkError(OSError):
 
 def attribute(kind: int, data: bytes) -> bytes:
     """One attribute, padded to four bytes."""
-    return struct.pack("=HH", 4 + len(data), kind) + data + b"\0" * (-len(data) % 4)
+    size = len(data)
+    return _ATTRIBUTE.pack(4 + size, kind) + data + b"\0" * (-size % 4)
 
 
 def nested(kind: int, *parts: bytes) -> bytes:
@@ -249,8 +251,8 @@ def address_add(index: int, address: str, prefix: int) -> Request:
     if ip.version == 6:
         body += word(IFA_FLAGS, IFA_F_NODAD)
     elif prefix < 31:
-        net = ipaddress.ip_network(f"{address}/{prefix}", strict=False)
-        body += attribute(IFA_BROADCAST, net.broadcast_address.packed)
+        broadcast = int(ip) | (1 << 32 - prefix) - 1
+        body += attribute(IFA_BROADCAST, broadcast.to_bytes(4, "big"))
     return Request(RTM_NEWADDR, NLM_F_CREATE | NLM_F_REPLACE, body, f"add address {address}/{prefix}")
 
 

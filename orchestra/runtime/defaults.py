@@ -6,6 +6,7 @@ Capabilities are podman's eleven; docker's NET_RAW, MKNOD and AUDIT_WRITE are le
 
 from __future__ import annotations
 
+import functools
 import glob
 from typing import Any
 
@@ -75,7 +76,13 @@ def capabilities(*, names: tuple[str, ...] = CAPABILITIES, root: bool = True) ->
 
 def masked_paths() -> list[str]:
     """With the thermal counters of this machine's processors, a side channel."""
-    return [*MASKED_PATHS, *sorted(glob.glob("/sys/devices/system/cpu/cpu*/thermal_throttle"))]
+    with open("/sys/devices/system/cpu/present", "rb") as file:
+        return [*MASKED_PATHS, *_thermal_counters(file.read())]
+
+
+@functools.lru_cache(maxsize=4)
+def _thermal_counters(_processors: bytes) -> tuple[str, ...]:
+    return tuple(sorted(glob.glob("/sys/devices/system/cpu/cpu*/thermal_throttle")))
 
 
 def readonly_paths() -> list[str]:

@@ -15,6 +15,7 @@ container's namespace would cost ~10 ms each. Runs in the namespace the calling 
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 import os
 import socket
@@ -98,7 +99,8 @@ def chain_name(udp_port: int, tcp_port: int) -> str:
     return f"output-{udp_port}-{tcp_port}"
 
 
-def batch(udp_port: int, tcp_port: int, *, replace: bool = False) -> list[bytes]:
+@functools.lru_cache(maxsize=4)  # nearly all namespaces get the usual ports
+def batch(udp_port: int, tcp_port: int, *, replace: bool = False) -> tuple[bytes, ...]:
     """The messages, without the batch's frame: make the table with its chain and four rules. It must not be
     there, unless it is to be replaced."""
     name = chain_name(udp_port, tcp_port)
@@ -111,10 +113,10 @@ def batch(udp_port: int, tcp_port: int, *, replace: bool = False) -> list[bytes]
         for side, match, new in ((_TARGET, PORT, port), (_SOURCE, port, PORT)):
             rule = _rule(name, protocol, side=side, match=match, replace=new)
             messages.append((_NEWRULE, _CREATE | _APPEND, rule))
-    return [
+    return tuple(
         _message(_SUBSYS << 8 | kind, flags | _ACK, number + 1, body, socket.AF_INET, 0)
         for number, (kind, flags, body) in enumerate(messages)
-    ]
+    )
 
 
 def _message(kind: int, flags: int, sequence: int, body: bytes, family: int, resource: int) -> bytes:
@@ -125,12 +127,11 @@ def _message(kind: int, flags: int, sequence: int, body: bytes, family: int, res
 def redirect(udp_port: int, tcp_port: int) -> None:
     """Sees to it that the rules for these ports (and no others of ours) are in the current namespace. OSError
     where it cannot."""
-    if _has_chain(chain_name(udp_port, tcp_port)):
-        return
     try:
         _run(batch(udp_port, tcp_port))
     except FileExistsError:
-        _run(batch(udp_port, tcp_port, replace=True))
+        if not _has_chain(chain_name(udp_port, tcp_port)):
+            _run(batch(udp_port, tcp_port, replace=True))
 
 
 def _socket() -> socket.socket:
@@ -140,7 +141,7 @@ def _socket() -> socket.socket:
     return link
 
 
-def _run(messages: list[bytes]) -> None:
+def _run(messages: tuple[bytes, ...]) -> None:
     begin = _message(_BATCH_BEGIN, 0, 0, b"", 0, _SUBSYS)
     end = _message(_BATCH_END, 0, len(messages) + 1, b"", 0, _SUBSYS)
     with _socket() as link:
