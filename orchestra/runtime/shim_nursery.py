@@ -24,7 +24,7 @@ ROOM = "-" * 240  # in the nursery's own command line, for that of its shims
 
 def wait_for_work(number: int) -> dict[str, str]:
     """In the nursery: returns in each new shim with its options, and once with none at the end."""
-    from orchestra.runtime import shim_server  # noqa: F401  # what takes the time
+    _warm()
 
     link = socket.socket(fileno=number)
     link.set_inheritable(False)
@@ -43,6 +43,17 @@ def wait_for_work(number: int) -> dict[str, str]:
             link.close()
             return _become_shim(options, fds)
         wire.close(fds)
+
+
+def _warm() -> None:
+    """Load what shims use, and do what each would do for itself: what is there at the fork is shared."""
+    import json
+
+    from orchestra.runtime import defaults, seccomp, shim_server  # noqa: F401
+    from orchestra.runtime.cgroups import base, v1, v2  # noqa: F401
+
+    usual = seccomp.default_profile(defaults.CAPABILITIES)
+    seccomp.compile_profile(json.loads(json.dumps(usual)))
 
 
 def _become_shim(options: dict[str, str], fds: list[int]) -> dict[str, str]:
