@@ -32,11 +32,11 @@ def send(end: socket.socket, message: dict[str, Any], fds: tuple[int, ...] = ())
 
 
 def receive(end: socket.socket) -> tuple[dict[str, Any] | None, list[int]]:
-    """(None, []) at the end."""
+    """(None, []) at the end. The other side's end with words unread is an error once, before what it said."""
     try:
         data, fds, _flags, _address = socket.recv_fds(end, _SIZE, 4)
     except ConnectionResetError:
-        return None, []
+        data, fds, _flags, _address = socket.recv_fds(end, _SIZE, 4)
     for fd in fds:
         os.set_inheritable(fd, False)
     if not data:

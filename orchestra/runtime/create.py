@@ -28,7 +28,7 @@ from orchestra.linux import constants as C
 from orchestra.linux import pidfd as pidfds
 from orchestra.linux import userns
 from orchestra.linux.clone import clone
-from orchestra.runtime import channel, hooks, init, mounts, namespaces, process, quick, rootfs
+from orchestra.runtime import channel, hooks, init, mounts, namespaces, process, quick, quick_mounts, rootfs
 from orchestra.runtime import plan as plans
 from orchestra.runtime.cgroups import CgroupManager
 from orchestra.runtime.plan import Plan
@@ -219,6 +219,7 @@ class Pending:
         _kill(self.pid, self.pidfd)
         os.close(self.pidfd)
         self.pidfd, again, self._again = -1, self._again, None
+        quick_mounts.give_up(self.plan)
         other = again()
         self._old = self._end  # closed later: whoever polls it lets go of it first
         self._end, self.pid, self.pidfd = other._end, other.pid, other.pidfd
@@ -386,6 +387,7 @@ class Prepared:
             )
         except OSError:
             ours.close()
+            quick_mounts.give_up(plan)
             return None
         except BaseException:
             ours.close()

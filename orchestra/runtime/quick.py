@@ -93,16 +93,16 @@ def make(plan: Plan, stdio: tuple[int, int, int]) -> tuple[Program, Values] | No
         host_proc = _host_proc()
         given = Given(values, plan, stdio, root, host_proc)
         return _program(plan, given, len(values)), values
-    except (OSError, StepError, ValueError):
+    except BaseException as problem:
         values.close()
-        return None
-    except BaseException:
-        values.close()
-        raise
+        if not isinstance(problem, OSError | StepError | ValueError):
+            raise
     finally:
         for fd in (root, host_proc):
             if fd >= 0:
                 os.close(fd)
+    quick_mounts.give_up(plan)
+    return None
 
 
 def _program(plan: Plan, given: Given, count: int) -> Program:

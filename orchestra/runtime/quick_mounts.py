@@ -12,6 +12,7 @@ import errno
 import functools
 import os
 import stat
+from contextlib import suppress
 
 from orchestra.linux import constants as C
 from orchestra.linux import fs
@@ -152,6 +153,16 @@ def shape(plan: Plan, placed: list[Placed]) -> object:
     return (
         tuple(one.shape() for one in placed), tuple(plan.devices), tuple(plan.masked), tuple(plan.protected)
     )  # fmt: skip
+
+
+def give_up(plan: Plan) -> None:
+    """After a start that failed: an overlay that was mounted ``volatile`` is refused until its mark is taken
+    away (it stands for writes that may be lost when the machine fails)."""
+    words = plan.root_mount.words.data if plan.root_mount else []
+    if "volatile" in words:
+        for place in (word.removeprefix("workdir=") for word in words if word.startswith("workdir=")):
+            with suppress(OSError):
+                fs.remove_tree(f"{place}/work/incompat")
 
 
 def write(program: Program, plan: Plan, inside: Slot, placed: list[Placed]) -> None:

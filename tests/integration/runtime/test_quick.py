@@ -268,6 +268,10 @@ def wrong(lab: Lab, what: str) -> dict[str, Any]:
         add(config, {"destination": "/etc/passwd", "type": "tmpfs", "source": "tmpfs", "options": []})
     elif what == "unknown filesystem":
         add(config, {"destination": "/x", "type": "nosuchfs", "source": "x", "options": []})
+    elif what == "missing program on a volatile root":
+        config = overlaid(lab)
+        config["process"]["args"] = ["no-such-program"]
+        config["mounts"][0]["options"].append("volatile")
     elif what == "file as cwd":
         config["process"]["cwd"] = "/etc/passwd"
     return config
@@ -275,7 +279,7 @@ def wrong(lab: Lab, what: str) -> dict[str, Any]:
 
 WRONG = [
     "missing program", "missing path", "directory", "not executable", "not ours", "no interpreter", "no format", "bind of nothing",
-    "mount in proc", "file as directory", "unknown filesystem", "file as cwd",
+    "missing program on a volatile root", "mount in proc", "file as directory", "unknown filesystem", "file as cwd",
 ]  # fmt: skip
 
 
