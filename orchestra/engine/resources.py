@@ -7,6 +7,7 @@ own keys. What the machine cannot do is the cgroup manager's to say.
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -102,28 +103,34 @@ def _block_io(config: BlkioConfig) -> dict[str, Any]:
     if config.weight:
         found["weight"] = config.weight
     if config.weight_device:
-        found["weightDevice"] = [{**_device(one.path), "weight": one.rate} for one in config.weight_device]
-    for key, rates in (
-        ("throttleReadBpsDevice", config.device_read_bps),
-        ("throttleReadIOPSDevice", config.device_read_iops),
-        ("throttleWriteBpsDevice", config.device_write_bps),
-        ("throttleWriteIOPSDevice", config.device_write_iops),
+        found["weightDevice"] = [
+            {**_device(one.path, "weight_device"), "weight": one.rate} for one in config.weight_device
+        ]
+    for key, name in (
+        ("throttleReadBpsDevice", "device_read_bps"),
+        ("throttleReadIOPSDevice", "device_read_iops"),
+        ("throttleWriteBpsDevice", "device_write_bps"),
+        ("throttleWriteIOPSDevice", "device_write_iops"),
     ):
+        rates: Sequence[DeviceRate] = getattr(config, name)
         if rates:
-            found[key] = _rates(rates)
+            found[key] = [{**_device(one.path, name), "rate": one.rate} for one in rates]
     return found
 
 
-def _rates(rates: Sequence[DeviceRate]) -> list[dict[str, int]]:
-    return [{**_device(one.path), "rate": one.rate} for one in rates]
-
-
-def _device(path: str) -> dict[str, int]:
+def _device(path: str, key: str) -> dict[str, int]:
     try:
-        number = os.stat(path).st_rdev
+        info = os.stat(path)
+        reason = "" if stat.S_ISBLK(info.st_mode) else "is not a disk"
     except OSError as error:
-        raise OrchestraError(f"cannot use device {path} in blkio_config: {error.strerror}") from None
-    return {"major": os.major(number), "minor": os.minor(number)}
+        reason = f"cannot be used: {(error.strerror or '').lower()}"
+    if reason:
+        problem = OrchestraError(
+            f"blkio_config.{key}: {path} {reason}", hint="name a whole disk, as lsblk lists"
+        )
+        problem.attribute = f"blkio_config.{key}"  # type: ignore[attr-defined]
+        raise problem
+    return {"major": os.major(info.st_rdev), "minor": os.minor(info.st_rdev)}
 
 
 # what the cgroup manager calls a limit, and where a compose file may have asked for it

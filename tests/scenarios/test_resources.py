@@ -75,7 +75,7 @@ services:
     command: sleep 1000
     init: true
     mem_limit: 64m
-    mem_swappiness: 0
+    mem_swappiness: 10
     oom_kill_disable: true
     cpu_rt_runtime: 95000
     cpu_rt_period: 100000
@@ -94,11 +94,11 @@ services:
 
 
 def test_a_limit_that_the_kernel_refuses_is_named(engine: Engine) -> None:
-    for limit, attribute in (
-        ('cpuset: "7777"', "cpuset"),
-        ("blkio_config: {device_read_bps: [{path: /dev/null, rate: 1mb}]}", "blkio_config.device_read_bps"),
+    for limit, problem in (
+        ('cpuset: "7777"', "error: cpuset: the kernel refuses"),
+        ("blkio_config: {device_read_bps: [{path: /dev/null, rate: 1mb}]}", "error: blkio_config.device_read_bps: /dev/null is not a disk"),
     ):
         engine.write(f"name: no\nservices:\n  a:\n    image: busybox\n    {limit}\n")
         said = engine.run("up", "-d", code=1).stderr
-        assert f"error: {attribute}: the kernel refuses" in said and "compose.yaml:5:" in said
+        assert problem in said and "compose.yaml:5:" in said
     engine.run("down")

@@ -149,7 +149,7 @@ def test_weights_without_a_scheduler_are_warnings(group: Version2, tmp_path: Pat
     warnings = group.create({"blockIO": {"weight": 500, "weightDevice": [{"major": disk[0], "minor": disk[1], "weight": 200}]}})
     assert any(text.startswith("io device weight: ") for text in warnings), warnings
     with pytest.raises(OrchestraError, match="io read_bps limit: the kernel refuses"):
-        group.update({"blockIO": {"throttleReadBpsDevice": [{"major": 1, "minor": 3, "rate": 7}]}})
+        group.update({"blockIO": {"throttleReadBpsDevice": [{"major": 511, "minor": 3, "rate": 7}]}})
 
 
 def _disk(folder: Path) -> tuple[int, int] | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from orchestra.compose.model import BlkioConfig, Deploy, ResourceSet, Service
+from orchestra.compose.model import BlkioConfig, Deploy, DeviceRate, ResourceSet, Service
 from orchestra.engine.resources import refused, resources, resources_from_update, warning
 from orchestra.errors import OrchestraError
 
@@ -86,3 +86,9 @@ def test_refusals_name_the_attribute() -> None:
     other = OrchestraError("cannot run x: no such file")
     refused(other, Service("s", cpuset="77"))
     assert str(other) == "cannot run x: no such file" and not hasattr(other, "attribute")
+
+
+def test_rates_are_for_disks() -> None:
+    for path, said in (("/dev/null", "/dev/null is not a disk"), ("/dev/surely-none", "/dev/surely-none cannot be used: no such file")):
+        with pytest.raises(OrchestraError, match=f"blkio_config.device_write_bps: {said}"):
+            made(blkio_config=BlkioConfig(device_write_bps=(DeviceRate(path, 7),)))
