@@ -11,9 +11,12 @@ import ctypes
 import os
 import struct
 from ctypes import c_char_p, c_int, c_long, c_size_t, c_uint, c_ulong, c_void_p
-from typing import Any
 
 from orchestra.linux import constants as C
+
+TYPE_CHECKING = False  # loaded by commands that live for milliseconds
+if TYPE_CHECKING:
+    from typing import Any
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _X86 = os.uname().machine == "x86_64"

@@ -65,8 +65,9 @@ def test_the_command_is_found_at_once(words: str, verb: str) -> None:
 @pytest.mark.parametrize("verb", ["state", "kill", "start", "delete"])
 def test_a_command_loads_no_more_than_it_needs(tmp_path: Path, verb: str) -> None:
     code = f"""import sys; sys.path.insert(0, {str(Path(main.__file__).parents[2])!r})
+from orchestra.linux import selfexe
 from orchestra.runtime import main
-assert not {{"argparse", "json"}} & set(sys.modules), "needed before the copy of the interpreter runs"
+assert not {{"argparse", "json", "typing", "re"}} & set(sys.modules), "needed before the copy of the interpreter runs"
 main.main(["--root", {str(tmp_path)!r}, {verb!r}, "none"])
 print(*sorted({{"dataclasses", "socket", "subprocess", "shutil", "orchestra.runtime.create", "orchestra.runtime.init"}} & set(sys.modules)))"""
     done = subprocess.run([sys.executable, "-I", "-S", "-c", code], capture_output=True, text=True, timeout=60, check=False)
