@@ -90,7 +90,8 @@ def _compare(store: ImageStore, image: Image, number: int, *, mend: bool) -> str
 
 
 def difference(found: Path, wanted: Path, path: bytes = b"") -> str | None:
-    """The first file that is not alike in two trees: names, kinds, modes, owners, times, content."""
+    """The first file that is not alike in two trees: names, kinds, modes, owners, times, attributes,
+    content."""
     here, there = os.fsencode(found), os.fsencode(wanted)
     names, others = (set(os.listdir(os.path.join(top, path))) for top in (here, there))
     for name in sorted(names ^ others):
@@ -100,7 +101,11 @@ def difference(found: Path, wanted: Path, path: bytes = b"") -> str | None:
         inner = os.path.join(path, name)
         one, two = os.path.join(here, inner), os.path.join(there, inner)
         first, second = os.lstat(one), os.lstat(two)
-        if _look(first) != _look(second) or not _same_content(first, one, two):
+        if (
+            _look(first) != _look(second)
+            or _xattrs(one) != _xattrs(two)
+            or not _same_content(first, one, two)
+        ):
             return f"{printable(inner)} was changed"
         if stat.S_ISDIR(first.st_mode) and (problem := difference(found, wanted, inner)):
             return problem
@@ -112,6 +117,16 @@ def _look(info: os.stat_result) -> tuple[int, ...]:
     whiteout = stat.S_ISCHR(info.st_mode) and info.st_rdev == 0
     mtime = 0 if whiteout else info.st_mtime_ns
     return (info.st_mode, info.st_uid, info.st_gid, info.st_rdev, size, mtime)
+
+
+def _xattrs(path: bytes) -> dict[str, bytes]:
+    try:
+        names = os.listxattr(path, follow_symlinks=False)
+    except OSError:
+        return {}
+    return {
+        name: os.getxattr(path, name, follow_symlinks=False) for name in names if name != "security.selinux"
+    }
 
 
 def _same_content(info: os.stat_result, one: bytes, two: bytes) -> bool:

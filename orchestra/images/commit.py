@@ -110,16 +110,18 @@ def commit(
     created_by: str = "",
     epoch: int | None = None,
     exclude: Callable[[bytes], bool] | None = None,
+    shifted: tuple[int, int, int] | None = None,
 ) -> Image:
     """A container's upper directory as a new image over its ``base``. ``settings`` default to the base's;
-    ``changes`` are Dockerfile instructions applied to them; ``exclude`` drops mount points and the like."""
+    ``changes`` are Dockerfile instructions applied to them; ``exclude`` drops mount points and the like;
+    ``shifted`` is the range whose ids ``upper`` has on disk."""
     chosen = settings or Settings.from_dict(base.settings if base else {})
     for change in changes:
         chosen.apply(change)
     moment = float(epoch) if epoch is not None else created
     step = history_step(moment, created_by, comment=message, author=author)
     with store.lease():
-        options = TreeOptions(upper=True, epoch=epoch, exclude=exclude)
+        options = TreeOptions(upper=True, epoch=epoch, exclude=exclude, shifted=shifted)
         layer = layer_of_tree(store, upper, options)
         return extend(
             store, base, [layer], chosen, history=[step], created=moment, names=names, author=author

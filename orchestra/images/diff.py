@@ -17,6 +17,7 @@ from pathlib import Path
 
 from orchestra.errors import OrchestraError
 from orchestra.images.problems import LayerError, from_os_error
+from orchestra.images.shifted import attribute, moved
 from orchestra.images.tar import (
     BLOCK_DEVICE,
     CHARACTER,
@@ -49,6 +50,7 @@ class TreeOptions:
     exact_times: bool = False
     root: bool = True
     xattrs: bool = True
+    shifted: tuple[int, int, int] | None = None  # the range whose ids the tree has on disk (see shifted)
 
 
 def source_date_epoch(environ: Mapping[str, str]) -> int | None:
@@ -177,6 +179,11 @@ class _Walk:
 
     def _member(self, name: bytes, found: os.stat_result, kind: bytes) -> Member:
         owner = self._options.owner or (found.st_uid, found.st_gid)
+        if self._options.shifted:
+            owner = (
+                moved(owner[0], 0, self._options.shifted, None),
+                moved(owner[1], 1, self._options.shifted, None),
+            )
         mtime = found.st_mtime_ns
         if self._options.epoch is not None:
             mtime = min(mtime, self._options.epoch * 1_000_000_000)
@@ -199,7 +206,10 @@ class _Walk:
                 self._refuse(name, where)
             elif name != "security.selinux":
                 follow = isinstance(where, int)
-                found[name] = os.getxattr(where, name) if follow else _get_link(where, name)
+                value = os.getxattr(where, name) if follow else _get_link(where, name)
+                if self._options.shifted:
+                    value = attribute(name, value, self._options.shifted, None)
+                found[name] = value
         return found
 
     def _refuse(self, name: str, where: int | bytes) -> None:

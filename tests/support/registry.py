@@ -35,7 +35,8 @@ def digest_of(data: bytes) -> str:
 
 @dataclass
 class Fault:
-    """What goes wrong for requests of ``method`` (empty: any) whose path holds ``pattern`` (a regex)."""
+    """What goes wrong for requests of ``method`` (empty: any) whose path holds ``pattern`` (a regex). ``drip``: seconds
+    between pieces of ``piece`` bytes."""
 
     method: str
     pattern: str
@@ -47,6 +48,7 @@ class Fault:
     truncate: int | None = None
     redirect: str = ""
     drip: float = 0.0
+    piece: int = 1
     close: bool = False
     endless: bool = False
     hang: bool = False
@@ -94,6 +96,9 @@ class Registry:
         self.identity_tokens: set[str] = set()
         self.faults: list[Fault] = []
         self.log: list[Seen] = []
+        self.busy: dict[str, int] = {}
+        self.busiest: dict[str, int] = {}
+        """Most requests at once, by method and kind: ``GET blobs``, ``PUT uploads``."""
         self.stopping = threading.Event()
         self.lock = threading.Lock()
         registry = self
@@ -240,7 +245,17 @@ class _Handler(BaseHTTPRequestHandler):
         """Quiet."""
 
     def do_GET(self) -> None:
-        self._serve()
+        owner = self.owner
+        kind = "uploads" if "/uploads/" in self.path else "blobs" if "/blobs/" in self.path else "other"
+        name = f"{self.command} {kind}"
+        with owner.lock:
+            owner.busy[name] = owner.busy.get(name, 0) + 1
+            owner.busiest[name] = max(owner.busiest.get(name, 0), owner.busy[name])
+        try:
+            self._serve()
+        finally:
+            with owner.lock:
+                owner.busy[name] -= 1
 
     do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = do_GET
 
@@ -481,10 +496,10 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True
             return
         if fault and fault.drip:
-            for position in range(len(data)):
+            for position in range(0, len(data), fault.piece):
                 if self.owner.stopping.is_set():
                     return
-                self.wfile.write(data[position : position + 1])
+                self.wfile.write(data[position : position + fault.piece])
                 time.sleep(fault.drip)
             return
         self.wfile.write(data)

@@ -132,7 +132,7 @@ class Authenticator:
         if credentials and credentials.registry_token:
             return f"Bearer {credentials.registry_token}"
         realm = challenge.values.get("realm", "")
-        if urlsplit(realm).scheme not in ("http", "https"):
+        if not _is_usable(realm):
             raise AuthenticationError(f"{self._endpoint.host} names no usable token server")
         if credentials and not self.trusted(realm):
             credentials = None
@@ -208,6 +208,13 @@ class Authenticator:
     def _refuse_plain(self, url: str, host: str) -> None:
         if urlsplit(url).scheme == "http" and not self._config.is_insecure(host):
             raise AuthenticationError(f"will not send credentials to {shown(url)} by plain http")
+
+
+def _is_usable(realm: str) -> bool:
+    try:
+        return urlsplit(realm).scheme in ("http", "https")
+    except ValueError:
+        return False
 
 
 def _joined(pairs: list[tuple[str, str]]) -> dict[str, str]:

@@ -11,8 +11,6 @@ import base64
 import binascii
 import json
 import os
-import re
-import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,11 +18,10 @@ from typing import Any
 
 from orchestra.errors import OrchestraError
 from orchestra.images.registry.config import HUB, HUB_HOST
+from orchestra.images.registry.helper import run_helper
 from orchestra.images.registry.problems import AuthenticationError
 
 HUB_KEY = "https://index.docker.io/v1/"
-_HELPER = re.compile(r"[A-Za-z0-9._-]+")
-_HELPER_TIME = 60
 _TOKEN_USER = "<token>"
 
 
@@ -124,36 +121,14 @@ class CredentialStore:
         try:
             data = json.loads(answer)
             user, secret = str(data["Username"]), str(data["Secret"])
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             raise AuthenticationError(f"credential helper {helper} answered something strange") from None
         if user == _TOKEN_USER:
             return Credentials(identity_token=secret)
         return Credentials(user, secret) if user or secret else None
 
     def _run(self, helper: str, verb: str, text: str) -> str | None:
-        """The helper's output; None where it knows no such credentials."""
-        if not _HELPER.fullmatch(helper):
-            raise AuthenticationError(f"invalid credential helper name {helper[:80]!r} in {self.path}")
-        program = f"docker-credential-{helper}"
-        try:
-            done = subprocess.run(
-                [program, verb], input=text, text=True, capture_output=True, timeout=_HELPER_TIME,
-                env=self._environ, check=False,
-            )  # fmt: skip
-        except FileNotFoundError:
-            raise AuthenticationError(
-                f"credential helper {program} is not installed", hint=f"{self.path} names it"
-            ) from None
-        except subprocess.TimeoutExpired:
-            raise AuthenticationError(f"{program} did not answer within {_HELPER_TIME} s") from None
-        except OSError as error:
-            raise AuthenticationError(f"cannot run {program}: {error.strerror}") from None
-        if done.returncode == 0:
-            return done.stdout
-        said = (done.stdout + done.stderr).strip()
-        if verb == "get" and "not found" in said:
-            return None
-        raise AuthenticationError(f"{program} {verb} failed: {said[:200] or done.returncode}")
+        return run_helper(helper, verb, text, self._environ, self.path)
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -163,10 +138,12 @@ def _read(path: Path) -> dict[str, Any]:
         return {}
     except OSError as error:
         raise OrchestraError(f"cannot read {path}: {error.strerror}") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise OrchestraError(f"{path} is not JSON: {error}") from None
-    if not isinstance(data, dict):
-        raise OrchestraError(f"{path} is not a JSON object")
+    if not isinstance(data, dict) or not isinstance(data.get("auths") or {}, dict):
+        raise OrchestraError(f"{path} is not a JSON object with an object in auths")
+    if data.get("auths", {}) is None:
+        del data["auths"]
     return data
 
 
