@@ -39,6 +39,17 @@ class Parser(argparse.ArgumentParser):
         brief, hint = self._in_our_words(message)
         raise OrchestraError(brief, hint=hint or f"see orchestra {self.name} --help")
 
+    def described(self) -> list[argparse.Action]:
+        """All arguments, each option with its words."""
+        from orchestra.cli.helptexts import fill
+
+        fill(self.name, self._actions)
+        return self._actions
+
+    def format_help(self) -> str:
+        self.described()
+        return super().format_help()
+
     def _in_our_words(self, message: str) -> tuple[str, str | None]:
         words = message.removeprefix("unrecognized arguments: ")
         if words != message:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 import time
@@ -36,6 +37,7 @@ class Attached:
         self.up_done = False
         self.failure: OrchestraError | None = None
         self.interrupts = 0
+        self.detached = self.watching = False
         self.abort_code: int | None = None
         self.codes: dict[str, int] = {}  # service → exit code of its last container that stopped
 
@@ -64,7 +66,10 @@ class Attached:
             threading.Thread(target=self._up, daemon=True).start()
             if self.args.watch:
                 self._watch()
-            self._until_over()
+            if self._wants_menu():
+                self._with_menu()
+            else:
+                self._until_over()
             return self._finish()
         finally:
             for number, handler in before.items():
@@ -166,7 +171,7 @@ class Attached:
         while True:
             with self.changed:
                 self.changed.wait(0.1)
-                over = self.up_done and (not self.alive or self.failure is not None)
+                over = self.up_done and (not self.alive or self.failure is not None or self.detached)
                 if self.interrupts or self.abort_code is not None or over:
                     return
 
@@ -174,7 +179,10 @@ class Attached:
         if self.failure is not None and not self.interrupts:
             raise self.failure
         if not self.interrupts and self.abort_code is None:
-            self.followers.join()
+            if self.detached:
+                print("Detached, the containers run on", file=self.context.stderr)
+            else:
+                self.followers.join()
             return 0
         if self.interrupts:
             print("Gracefully Stopping... press Ctrl+C again to force", file=self.context.stderr, flush=True)
@@ -226,8 +234,46 @@ class Attached:
             time.sleep(0.02)
         self.show.flush()
 
+    # the menu and watch
+
+    def _wants_menu(self) -> bool:
+        """``--menu`` or COMPOSE_MENU, and a terminal to press keys at."""
+        asked = self.context.environ.get("COMPOSE_MENU", "").lower() in ("1", "t", "true")
+        wanted = asked if self.args.menu is None else self.args.menu
+        if not wanted:
+            return False
+        if os.isatty(0) and os.isatty(1):
+            return True
+        if self.args.menu:
+            self.context.warn("--menu has no effect without a terminal")
+        return False
+
+    def _with_menu(self) -> None:
+        from orchestra.cli.menu import Menu
+
+        watchable = any(service.develop for service in self.project.services.values())
+        keys = {"d": self._detach, **({"w": self._watch_by_key} if watchable else {})}
+        words = ["d: detach", *(["w: watch"] if watchable else [])]
+        print(f"Keys: {', '.join(words)}", file=self.context.stderr, flush=True)
+        with Menu(keys):
+            self._until_over()
+
+    def _detach(self) -> None:
+        with self.changed:
+            self.detached = True
+            self.changed.notify_all()
+
+    def _watch_by_key(self) -> None:
+        if self.watching:
+            return
+        try:
+            self._watch()
+        except OrchestraError as error:
+            self.context.report(error)
+
     def _watch(self) -> None:
         from orchestra.cli.verbs.watch import Watcher
 
+        self.watching = True
         watcher = Watcher(self.context, self.project)
         threading.Thread(target=watcher.run, daemon=True).start()

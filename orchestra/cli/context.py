@@ -32,6 +32,7 @@ class Context:
         self.options, self.environ, self.cwd = options, environ, cwd
         self.stdout, self.stderr = stdout, stderr
         self._renderer: Any = None
+        self._hushed: tuple[str, ...] = ()
         self._paths: Paths | None = None
         self._client: Client | None = None
 
@@ -44,8 +45,12 @@ class Context:
         return cls(options, environ, cwd, sys.stdout, sys.stderr)
 
     def refresh(self) -> None:
-        """After the options changed."""
+        """After the options changed. Raises OrchestraError for a value that none of them takes."""
         self._paths = self._client = None
+        self.ansi()
+        if self.progress_kind() == "tty" and self.ansi() == "never":
+            raise OrchestraError("--progress tty needs ANSI control sequences, --ansi never forbids them")
+        self.parallel()
 
     @property
     def paths(self) -> Paths:
@@ -136,18 +141,31 @@ class Context:
     # output
 
     def warn(self, text: str) -> None:
-        print(f"warning: {text}", file=self.stderr)
+        try:
+            kind = self.progress_kind()
+        except OrchestraError:
+            kind = "plain"
+        if kind != "json":
+            print(f"warning: {text}", file=self.stderr)
+            return
+        import json
+
+        print(json.dumps({"level": "warning", "msg": text}), file=self.stderr)
 
     def report(self, error: OrchestraError) -> None:
-        """An error, as the chosen progress format shows it."""
-        if self.progress_kind() == "json":
+        """An error, as the chosen progress format shows it (plain, when that itself is the error)."""
+        try:
+            kind, color = self.progress_kind(), self.color(self.stderr)
+        except OrchestraError:
+            kind, color = "plain", False
+        if kind == "json":
             import json
 
             print(json.dumps({"error": True, "message": str(error), **error.to_dict()}), file=self.stderr)
             return
         rendered = getattr(error, "render", None)
         if rendered is not None:
-            print(rendered(color=self.color(self.stderr)), file=self.stderr)
+            print(rendered(color=color), file=self.stderr)
         else:
             head = f"{error.location}: error: {error.brief}" if error.location else f"error: {error.brief}"
             print("\n".join([head, *(f"  {line}" for line in error.details)]), file=self.stderr)
@@ -188,8 +206,20 @@ class Context:
             from orchestra.cli.render.progress import make
 
             stream = self.stdout if self.environ.get("COMPOSE_STATUS_STDOUT") else self.stderr
-            self._renderer = make(self.progress_kind(), stream, dry_run=self.options.dry_run)
+            self._renderer = make(
+                self.progress_kind(),
+                stream,
+                dry_run=self.options.dry_run,
+                hushed=self._hushed,
+                color=self.color(stream),
+            )
         return self._renderer
+
+    def hush(self, args: Any) -> None:
+        """``--quiet-pull``: no layers; ``--quiet-build`` (``watch --quiet``): no steps."""
+        building = getattr(args, "quiet_build", False) or getattr(args, "quiet", False)
+        layers = ("Layer ",) if getattr(args, "quiet_pull", False) else ()
+        self._hushed = (*layers, *(("[",) if building else ()))
 
     def close_progress(self) -> None:
         if self._renderer is not None:

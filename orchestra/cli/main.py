@@ -10,7 +10,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from orchestra.cli.table import GROUPS, HIDDEN, SUMMARIES, VERBS
+from orchestra.cli.table import ALIASES, GROUPS, HIDDEN, REFUSED, SUMMARIES, VERBS
 from orchestra.errors import OrchestraError
 
 TYPE_CHECKING = False
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import argparse
     from typing import Any
 
+    from orchestra.cli.arguments import Parser
     from orchestra.cli.context import Context
 
 VALUE_OPTIONS = {
@@ -157,10 +158,15 @@ def _dispatch(context: Context, verb: str, rest: list[str]) -> int:
             return _group_help(verb)
         word = rest.pop(0)
         if word not in GROUPS[verb]:
+            word = ALIASES.get(word, word)
+        if word not in GROUPS[verb]:
             raise OrchestraError(
                 f'unknown command "orchestra {verb} {word}"', hint=_suggest(word, GROUPS[verb])
             )
         return _run(context, GROUPS[verb][word], f"{verb} {word}", rest)
+    if verb in REFUSED:
+        why, hint = REFUSED[verb]
+        raise OrchestraError(f"{verb} is not supported: {why}", hint=hint)
     if verb not in VERBS:
         raise OrchestraError(f'unknown command "orchestra {verb}"', hint=_suggest(verb, [*VERBS, *GROUPS]))
     return _run(context, VERBS[verb], verb, rest)
@@ -192,11 +198,22 @@ def _run(context: Context, target: str, name: str, rest: list[str]) -> int:
     return code
 
 
-def make_parser(name: str) -> argparse.ArgumentParser:
+def make_parser(name: str) -> Parser:
     """A parser whose complaints are OrchestraErrors."""
     from orchestra.cli.arguments import Parser
 
     return Parser(name, SUMMARIES.get(name, ""))
+
+
+def parser_of(name: str, target: str) -> Parser:
+    """The parser of a verb (``container run``), without the global options."""
+    import importlib
+
+    module_name, _, function = target.partition(":")
+    module = importlib.import_module(f"orchestra.cli.verbs.{module_name}")
+    parser = make_parser(name)
+    getattr(module, f"add_{function}" if function else "add_arguments")(parser)
+    return parser
 
 
 def _add_globals(parser: argparse.ArgumentParser) -> None:
@@ -226,17 +243,16 @@ def _suggest(word: str, known: Any) -> str | None:
 
 
 def _help(rest: list[str]) -> int:
-    if rest and rest[0] in VERBS:
-        import importlib
-
-        module_name, _, function = VERBS[rest[0]].partition(":")
-        module = importlib.import_module(f"orchestra.cli.verbs.{module_name}")
-        parser = make_parser(rest[0])
-        getattr(module, f"add_{function}" if function else "add_arguments")(parser)
-        parser.print_help()
-        return 0
     if rest and rest[0] in GROUPS:
-        return _group_help(rest[0])
+        words = GROUPS[rest[0]]
+        word = ALIASES.get(rest[1], rest[1]) if len(rest) > 1 and rest[1] not in words else "".join(rest[1:2])
+        if word not in words:
+            return _group_help(rest[0])
+        parser_of(f"{rest[0]} {word}", words[word]).print_help()
+        return 0
+    if rest and rest[0] in VERBS:
+        parser_of(rest[0], VERBS[rest[0]]).print_help()
+        return 0
     out = ["Usage: orchestra [OPTIONS] COMMAND", "", "Compose files on plain Linux.", "", "Options:"]
     out += [
         "  -f, --file FILE            compose file (repeatable; - is standard input)",

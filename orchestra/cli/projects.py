@@ -30,7 +30,6 @@ def image_options(args: Namespace) -> dict[str, Any]:
         "pull": "" if pull == "policy" else pull,
         "build": bool(getattr(args, "build", False)) or pull == "build",
         "no_build": bool(getattr(args, "no_build", False)),
-        "quiet_pull": bool(getattr(args, "quiet_pull", False)),
     }
 
 

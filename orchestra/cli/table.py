@@ -46,6 +46,18 @@ VERBS = {
 }
 HIDDEN = {"convert"}
 
+REFUSED = {
+    "publish": (
+        "compose files are not kept in registries",
+        "orchestra config --resolve-image-digests prints what would be published",
+    ),
+    "bridge": (
+        "compose files are not converted",
+        "orchestra config prints the resolved file, for a converter to read",
+    ),
+    "alpha": ("docker compose's experiments are not here", "orchestra graph --format dot draws the project"),
+}  # docker compose's verbs that orchestra does not have: why, and what to do instead
+
 GROUPS = {
     "image": {
         "ls": "image:ls",
@@ -118,6 +130,8 @@ GROUPS = {
     },
     "builder": {"build": "image_build"},
 }
+
+ALIASES = {"list": "ls", "ps": "ls", "remove": "rm"}  # docker's second names of groups' verbs
 
 SUMMARIES = {
     "up": "Create and start containers, converging to the file",

@@ -33,7 +33,6 @@ class ImageOptions:
     pull: str = ""
     build: bool = False
     no_build: bool = False
-    quiet_pull: bool = False
 
 
 class Images:

@@ -78,7 +78,7 @@ class Json(Renderer):
 class Quiet(Renderer):
     """Only warnings without a resource and errors."""
 
-    def __init__(self, stream: TextIO, *, dry_run: bool = False) -> None:
+    def __init__(self, stream: TextIO) -> None:
         self.stream = stream
 
     def show(self, event: dict[str, Any]) -> None:
@@ -92,8 +92,8 @@ class Quiet(Renderer):
 class Tty(Renderer):
     """A block of one line a resource, redrawn in place at most ten times a second."""
 
-    def __init__(self, stream: TextIO, *, dry_run: bool = False) -> None:
-        self.stream, self.dry_run = stream, dry_run
+    def __init__(self, stream: TextIO, *, color: bool = True) -> None:
+        self.stream, self.color = stream, color
         self.rows: dict[str, dict[str, Any]] = {}
         self.begun: dict[str, float] = {}
         self.ended: dict[str, float] = {}
@@ -104,7 +104,7 @@ class Tty(Renderer):
         now = time.monotonic()
         if event["status"] == "Warning" and not event["resource"]:
             self._erase()
-            print(f"\033[33mwarning:\033[0m {event['text']}", file=self.stream)
+            print(f"{self._painted('33', 'warning:')} {event['text']}", file=self.stream)
             self._draw()
             return
         name = event["resource"]
@@ -124,16 +124,12 @@ class Tty(Renderer):
         self.drawn = 0
 
     def _draw(self) -> None:
-        import shutil
-
-        size = shutil.get_terminal_size()
+        columns, height = size(self.stream)
         done = sum(1 for row in self.rows.values() if row["status"] != "Working")
-        lines = [f"[+] Running {done}/{len(self.rows)}"]
+        lines = [f"[+] Running {done}/{len(self.rows)}"[: columns - 1]]
         width = max((len(name) for name in self.rows), default=0)
-        room = max(1, size.lines - 2)
-        shown = list(self.rows.items())[-room:]
         now = time.monotonic()
-        for name, row in shown:
+        for name, row in list(self.rows.items())[-max(1, height - 2) :]:
             seconds = self.ended.get(name, now) - self.begun[name]
             percent = (
                 f" {row['current'] * 100 // row['total']}%"
@@ -142,14 +138,22 @@ class Tty(Renderer):
             )
             details = f" {row['details']}" if row["details"] else ""
             text = f" {MARKS[row['status']]} {name:<{width}}  {row['text']}{percent}{details}"
-            tail = f"{seconds:5.1f}s"
-            text = text[: max(10, size.columns - len(tail) - 1)]
-            pad = " " * max(1, size.columns - len(text) - len(tail) - 1)
-            lines.append(f"\033[{COLORS[row['status']]}m{text}\033[0m{pad}{tail}")
+            lines.append(self._line(COLORS[row["status"]], text, f"{seconds:5.1f}s", columns - 1))
         self.stream.write("\n".join(lines) + "\n")
         self.stream.flush()
         self.drawn = len(lines)
         self.last = now
+
+    def _line(self, color: str, text: str, tail: str, room: int) -> str:
+        """Never wider than ``room``: a line that wraps could not be drawn over. Narrow ones have no time."""
+        text = "".join(char if char.isprintable() else " " for char in text)
+        if room < 30:
+            return self._painted(color, text[: max(1, room)])
+        text = text[: room - len(tail) - 1]
+        return f"{self._painted(color, text)}{' ' * (room - len(text) - len(tail))}{tail}"
+
+    def _painted(self, color: str, text: str) -> str:
+        return f"\033[{color}m{text}\033[0m" if self.color else text
 
     def close(self) -> None:
         if self.rows:
@@ -158,10 +162,49 @@ class Tty(Renderer):
             self.drawn = 0
 
 
-def make(kind: str, stream: TextIO, *, dry_run: bool = False) -> Renderer:
+def size(stream: TextIO) -> tuple[int, int]:
+    """(columns, lines): of ``COLUMNS`` and ``LINES``, else of the terminal that ``stream`` is, else 80 and 24."""
+    import os
+
+    try:
+        found = os.get_terminal_size(stream.fileno())
+    except (OSError, ValueError):
+        found = os.terminal_size((80, 24))
+    columns, lines = (os.environ.get(name, "") for name in ("COLUMNS", "LINES"))
+    return (
+        int(columns) if columns.isdigit() and int(columns) else found.columns or 80,
+        int(lines) if lines.isdigit() and int(lines) else found.lines or 24,
+    )
+
+
+class Hushed(Renderer):
+    """Another renderer without the resources whose names begin with ``hushed``, except for their errors."""
+
+    def __init__(self, renderer: Renderer, hushed: tuple[str, ...]) -> None:
+        self.renderer, self.hushed = renderer, hushed
+
+    def show(self, event: dict[str, Any]) -> None:
+        if event["status"] == "Error" or not event["resource"].startswith(self.hushed):
+            self.renderer.show(event)
+
+    def close(self) -> None:
+        self.renderer.close()
+
+
+def make(
+    kind: str,
+    stream: TextIO,
+    *,
+    dry_run: bool = False,
+    hushed: tuple[str, ...] = (),
+    color: bool = True,
+) -> Renderer:
     """The renderer for tty, plain, json or quiet."""
+    renderer: Renderer
     if kind == "tty":
-        return Tty(stream, dry_run=dry_run)
-    if kind == "json":
-        return Json(stream, dry_run=dry_run)
-    return Plain(stream, dry_run=dry_run) if kind == "plain" else Quiet(stream, dry_run=dry_run)
+        renderer = Tty(stream, color=color)
+    elif kind == "json":
+        renderer = Json(stream, dry_run=dry_run)
+    else:
+        renderer = Plain(stream, dry_run=dry_run) if kind == "plain" else Quiet(stream)
+    return Hushed(renderer, hushed) if hushed else renderer

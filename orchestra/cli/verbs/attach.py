@@ -13,14 +13,14 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: ArgumentParser) -> None:
     add_attach_options(parser)
-    parser.add_argument("--index", type=int, default=0)
+    parser.add_argument("--index", type=int, default=0, help="number of the replica")
     parser.add_argument("service", metavar="SERVICE")
 
 
 def add_attach_options(parser: ArgumentParser) -> None:
     add = parser.add_argument
     add("--no-stdin", action="store_true", help="do not pass input")
-    add("--sig-proxy", default="true", choices=["true", "false"], help="pass signals on")
+    add("--sig-proxy", action="store_true", default=True, help="pass signals on (--sig-proxy=false: do not)")
     add("--detach-keys", default="", help="keys that detach (ctrl-p,ctrl-q)")
 
 
@@ -40,6 +40,6 @@ def attach_to(context: Context, args: Namespace, ref: str) -> int:
         stdin=not args.no_stdin and bool(config.get("OpenStdin")),
         tty=bool(config.get("Tty")),
         keys=args.detach_keys,
-        forward=args.sig_proxy == "true",
+        forward=args.sig_proxy,
     )
     return 0 if code is None else code

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from argparse import ArgumentParser, Namespace
+from argparse import SUPPRESS, ArgumentParser, Namespace
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -15,12 +15,15 @@ if TYPE_CHECKING:
     from orchestra.compose.model import Project, Service
 
 
+OBSOLETE = ("compress", "force-rm", "no-rm")  # docker compose takes them without effect
+
+
 def add_arguments(parser: ArgumentParser) -> None:
     add = parser.add_argument
     add("--no-cache", action="store_true", help="use no cached layer")
     add("--pull", action="store_true", help="always ask for newer base images")
-    add("--build-arg", action="append", default=[], metavar="KEY=VALUE")
-    add("-q", "--quiet", action="store_true")
+    add("--build-arg", action="append", default=[], metavar="KEY=VALUE", help="set a build argument")
+    add("-q", "--quiet", action="store_true", help="print only ids of images")
     add("--with-dependencies", action="store_true", help="build dependencies too")
     add("--push", action="store_true", help="push the images")
     add("--check", action="store_true", help="only read the Dockerfiles")
@@ -30,6 +33,8 @@ def add_arguments(parser: ArgumentParser) -> None:
     add("--builder", default="", help="not supported: there is one builder")
     add("--provenance", default="", help="not supported")
     add("--sbom", default="", help="not supported")
+    for name in OBSOLETE:
+        add(f"--{name}", action="store_true", help=SUPPRESS)
     add("services", nargs="*", metavar="SERVICE")
 
 
@@ -39,8 +44,8 @@ def run(context: Context, args: Namespace) -> int:
     from orchestra.engine.userns import for_builds
     from orchestra.images.store import open_store
 
-    for name in ("memory", "builder", "provenance", "sbom"):
-        if getattr(args, name):
+    for name in ("memory", "builder", "provenance", "sbom", *OBSOLETE):
+        if getattr(args, name.replace("-", "_")):
             context.warn(f"--{name} is not supported and has no effect")
     project = context.load(args.services)
     names = closure(project, tuple(args.services), deps=args.with_dependencies or not args.services)
@@ -65,7 +70,7 @@ def run(context: Context, args: Namespace) -> int:
             check_service(project, changed)
             continue
         image = build_service(
-            project, changed, store=store, paths=context.paths, sink=sink, remap=for_builds()
+            project, changed, store=store, paths=context.paths, sink=sink, remap=for_builds(context.paths)
         )
         if args.quiet:
             print(image.id, file=context.stdout)

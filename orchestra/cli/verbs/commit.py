@@ -13,15 +13,15 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: ArgumentParser) -> None:
     add_commit_options(parser)
-    parser.add_argument("--index", type=int, default=0)
+    parser.add_argument("--index", type=int, default=0, help="number of the replica")
     parser.add_argument("service", metavar="SERVICE")
     parser.add_argument("image", nargs="?", default="", metavar="REPOSITORY[:TAG]")
 
 
 def add_commit_options(parser: ArgumentParser) -> None:
     add = parser.add_argument
-    add("-a", "--author", default="")
-    add("-m", "--message", default="")
+    add("-a", "--author", default="", help="who made it")
+    add("-m", "--message", default="", help="what it is")
     add(
         "-c",
         "--change",
@@ -33,11 +33,9 @@ def add_commit_options(parser: ArgumentParser) -> None:
     add(
         "-p",
         "--pause",
-        default="true",
-        choices=["true", "false"],
-        nargs="?",
-        const="true",
-        help="pause while committing",
+        action="store_true",
+        default=True,
+        help="pause while committing (--pause=false: do not)",
     )
 
 
@@ -55,7 +53,7 @@ def commit_to(context: Context, args: Namespace, ref: str) -> int:
             "author": args.author,
             "message": args.message,
             "changes": args.change,
-            "pause": args.pause != "false",
+            "pause": args.pause,
         },
     )
     print(image, file=context.stdout)

@@ -141,7 +141,7 @@ def matches(info: dict[str, Any], word: str) -> bool:
 
 def add_inspect(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-f", "--format", default="", help="a template")
-    parser.add_argument("-s", "--size", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("-s", "--size", action="store_true", help="how much each has written, too")
     _refs(parser)
 
 
@@ -149,9 +149,14 @@ def run_inspect(context: Context, args: argparse.Namespace) -> int:
     from orchestra.cli.render.template import render
 
     found, code = [], 0
+    sizes = {c["id"]: c for c in context.client.call("containers", {"size": True})} if args.size else {}
     for ref in args.refs:
         try:
-            found.append(context.client.call("inspect", {"ref": ref}))
+            item = context.client.call("inspect", {"ref": ref})
+            if args.size:
+                size = sizes.get(item["Id"], {})
+                item |= {"SizeRw": size.get("size_rw", 0), "SizeRootFs": size.get("size_root", 0)}
+            found.append(item)
         except NotFoundError as error:
             context.report(error)
             code = 1
@@ -182,6 +187,8 @@ def run_logs(context: Context, args: argparse.Namespace) -> int:
     from orchestra.cli.verbs.logs import log_args
 
     args.no_log_prefix = True
+    if args.details:
+        context.warn("--details has no effect: log drivers add nothing to lines")
     show = printer(context, args)
     for kind, payload in context.client.stream("logs", {"refs": [args.ref], **log_args(args)}):
         if kind == "data":
@@ -332,7 +339,14 @@ def run_stop(context: Context, args: argparse.Namespace) -> int:
 
 
 def run_restart(context: Context, args: argparse.Namespace) -> int:
-    return each(context, args.refs, lambda ref: _do(context, "restart", ref, timeout=args.timeout))
+    def restart(ref: str) -> None:
+        if not args.signal:
+            _do(context, "restart", ref, timeout=args.timeout)
+            return
+        _do(context, "stop", ref, timeout=args.timeout, signal=args.signal)
+        _do(context, "start", ref)
+
+    return each(context, args.refs, restart)
 
 
 def add_kill(parser: argparse.ArgumentParser) -> None:
@@ -352,6 +366,9 @@ def add_rm(parser: argparse.ArgumentParser) -> None:
 
 
 def run_rm(context: Context, args: argparse.Namespace) -> int:
+    if args.link:
+        raise UsageError("rm --link is not supported", hint="a link goes with its container")
+
     def remove(ref: str) -> None:
         try:
             _do(context, "remove", ref, force=args.force, volumes=args.volumes)

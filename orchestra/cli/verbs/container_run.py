@@ -140,7 +140,7 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
     add("--net", "--network", dest="network", action="append", default=[], metavar="NETWORK")
     add("-p", "--publish", action="append", default=[], metavar="PORT")
     add("-P", "--publish-all", action="store_true", help="publish every exposed port on a free one")
-    add("-q", "--quiet", action="store_true")
+    add("-q", "--quiet", action="store_true", help="pull without progress")
     add("-t", "--tty", action="store_true", help="with a terminal")
     add("-u", "--user", default="")
     add("-v", "--volume", action="append", default=[], metavar="SOURCE:TARGET")
@@ -159,7 +159,9 @@ def add_run(parser: argparse.ArgumentParser) -> None:
     _drop_help(parser)
     parser.add_argument("-d", "--detach", action="store_true", help="run in the background and print the id")
     parser.add_argument("--detach-keys", default="")
-    parser.add_argument("--sig-proxy", default="true", choices=["true", "false"])
+    parser.add_argument(
+        "--sig-proxy", action="store_true", default=True, help="pass signals on (--sig-proxy=false: do not)"
+    )
     _add_common(parser)
 
 
@@ -206,7 +208,7 @@ def run_run(context: Context, args: argparse.Namespace) -> int:
             stdin=args.interactive and "stdin" in streams,
             tty=tty,
             keys=args.detach_keys,
-            forward=args.sig_proxy == "true",
+            forward=args.sig_proxy,
             streams=streams,
             until="removed" if args.rm else "",
         ),
@@ -251,6 +253,8 @@ def _create(context: Context, args: argparse.Namespace) -> dict[str, Any]:
             raise OrchestraError(
                 f"container ID file found: {args.cidfile}", hint="remove it, or choose another"
             )
+    if args.quiet:
+        context.options.progress = "quiet"
     info: dict[str, Any] = context.call("container_create", {"spec": spec(context, args), "pull": args.pull})
     for warning in info["warnings"]:
         context.warn(warning)

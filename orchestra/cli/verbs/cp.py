@@ -14,10 +14,10 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: ArgumentParser) -> None:
     add_cp_options(parser)
-    parser.add_argument("--index", type=int, default=0)
+    parser.add_argument("--index", type=int, default=0, help="number of the replica")
     parser.add_argument("--all", action="store_true", help="into every container of the service")
-    parser.add_argument("source")
-    parser.add_argument("target")
+    parser.add_argument("source", metavar="SOURCE", help="SERVICE:PATH, a path here, or - for a tar")
+    parser.add_argument("target", metavar="TARGET", help="SERVICE:PATH, a path here, or - for a tar")
 
 
 def add_cp_options(parser: ArgumentParser) -> None:

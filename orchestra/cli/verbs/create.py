@@ -18,6 +18,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 def run(context: Context, args: Namespace) -> int:
     project = context.load(args.services)
     args.no_start = True
+    context.hush(args)
     options = up.reconcile_options(context, args, project)
     if context.options.dry_run:
         return up.show_plan(context, project, options, args)

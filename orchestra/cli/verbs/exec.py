@@ -20,7 +20,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--index", type=int, default=0, help="number of the replica")
     add("-T", "--no-tty", "--no-TTY", dest="no_tty", action="store_true", help="no terminal")
-    add("-i", "--interactive", action="store_true", default=True, help=argparse.SUPPRESS)
+    add(
+        "-i",
+        "--interactive",
+        action="store_true",
+        default=True,
+        help="pass standard input (-i=false: do not)",
+    )
     add("-t", "--tty", action="store_true", help=argparse.SUPPRESS)
     add("service", metavar="SERVICE")
     add("command", nargs=argparse.REMAINDER, metavar="COMMAND")
@@ -69,4 +75,6 @@ def run(context: Context, args: argparse.Namespace) -> int:
 
     info = one_container(context, args.service, args.index)
     tty = not args.no_tty and not args.detach and terminal.interactive()
-    return run_exec(context, info["id"], spec_of(context, args, tty=tty), detach=args.detach)
+    return run_exec(
+        context, info["id"], spec_of(context, args, tty=tty), detach=args.detach, stdin=args.interactive
+    )

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("-o", "--output", default="", help="file to write (standard output)")
-    parser.add_argument("--index", type=int, default=0)
+    parser.add_argument("--index", type=int, default=0, help="number of the replica")
     parser.add_argument("service", metavar="SERVICE")
 
 

@@ -296,7 +296,13 @@ def add_history(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("-q", "--quiet", action="store_true", help="only ids")
     add("--no-trunc", action="store_true")
-    add("-H", "--human", default="true", choices=["true", "false"], help="sizes and dates in words")
+    add(
+        "-H",
+        "--human",
+        action="store_true",
+        default=True,
+        help="sizes and dates in words (--human=false: exact)",
+    )
     add("--format", default="", help="table, json or a template")
     add("image", metavar="IMAGE")
 
@@ -335,10 +341,10 @@ def _history(store: ImageStore, image: Image, args: argparse.Namespace) -> list[
         rows.append(
             {
                 "ID": "<missing>",
-                "CreatedSince": since if args.human == "true" else str(step.get("created") or ""),
+                "CreatedSince": since if args.human else str(step.get("created") or ""),
                 "CreatedAt": str(step.get("created") or ""),
                 "CreatedBy": by if args.no_trunc or len(by) <= 45 else by[:44] + "…",
-                "Size": words.size(size) if args.human == "true" else str(size),
+                "Size": words.size(size) if args.human else str(size),
                 "Comment": str(step.get("comment") or ""),
             }
         )

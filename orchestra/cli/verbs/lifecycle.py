@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from argparse import ArgumentParser, Namespace
+from argparse import SUPPRESS, ArgumentParser, Namespace
 
 from orchestra.cli import dryrun
 from orchestra.cli.projects import all_profiles, project_data, timeout_of
@@ -32,7 +32,7 @@ def add_stop(parser: ArgumentParser) -> None:
 
 def add_start(parser: ArgumentParser) -> None:
     parser.add_argument("--wait", action="store_true", help="wait until services are running or healthy")
-    parser.add_argument("--wait-timeout", type=float, default=0, metavar="SECONDS")
+    parser.add_argument("--wait-timeout", type=float, default=0, metavar="SECONDS", help="the longest wait")
     _services(parser)
 
 
@@ -46,11 +46,12 @@ def add_rm(parser: ArgumentParser) -> None:
     parser.add_argument("-f", "--force", action="store_true", help="ask nothing")
     parser.add_argument("-s", "--stop", action="store_true", help="stop the containers first")
     parser.add_argument("-v", "--volumes", action="store_true", help="remove anonymous volumes too")
+    parser.add_argument("-a", "--all", action="store_true", help=SUPPRESS)  # one-off ones go in any case
     _services(parser)
 
 
 def add_kill(parser: ArgumentParser) -> None:
-    parser.add_argument("-s", "--signal", default="SIGKILL")
+    parser.add_argument("-s", "--signal", default="SIGKILL", help="signal by name or number (SIGKILL)")
     parser.add_argument(
         "--remove-orphans", action="store_true", help="remove containers of services the file does not have"
     )

@@ -21,8 +21,8 @@ def add_arguments(parser: ArgumentParser) -> None:
     add = parser.add_argument
     add("-a", "--all", action="store_true", help="stopped projects too")
     add("-q", "--quiet", action="store_true", help="only names")
-    add("--format", default="table", choices=["table", "json"])
-    add("--filter", action="append", default=[], metavar="name=REGEX")
+    add("--format", default="table", choices=["table", "json"], help="table or json")
+    add("--filter", action="append", default=[], metavar="name=REGEX", help="only projects with such a name")
 
 
 def run(context: Context, args: Namespace) -> int:

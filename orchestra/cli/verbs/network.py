@@ -83,7 +83,7 @@ def add_create(parser: argparse.ArgumentParser) -> None:
     add("--aux-address", action="append", default=[], metavar="NAME=IP")
     add("--internal", action="store_true")
     add("--attachable", action="store_true")
-    add("--ipv4", default="true", choices=["true", "false"])
+    add("--ipv4", action="store_true", default=True, help="IPv4 addresses (--ipv4=false: none)")
     add("--ipv6", action="store_true")
     add("--label", action="append", default=[], metavar="KEY=VALUE")
     add("--ipam-driver", default="default")
@@ -110,7 +110,7 @@ def run_create(context: Context, args: argparse.Namespace) -> int:
         "internal": args.internal,
         "attachable": args.attachable,
         "enable_ipv6": args.ipv6 or None,
-        "enable_ipv4": False if args.ipv4 == "false" else None,
+        "enable_ipv4": None if args.ipv4 else False,
         "labels": pairs(args.label),
         "ipam_driver": "" if args.ipam_driver == "default" else args.ipam_driver,
     }

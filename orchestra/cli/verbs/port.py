@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("--protocol", default="tcp", choices=["tcp", "udp", "sctp"])
-    parser.add_argument("--index", type=int, default=0)
+    parser.add_argument("--protocol", default="tcp", choices=["tcp", "udp", "sctp"], help="protocol")
+    parser.add_argument("--index", type=int, default=0, help="number of the replica")
     parser.add_argument("service", metavar="SERVICE")
     parser.add_argument("port", metavar="PRIVATE_PORT", type=int)
 

@@ -32,9 +32,14 @@ def add_arguments(parser: ArgumentParser) -> None:
         choices=STATES,
         help="only containers in this state (repeatable)",
     )
-    add("--filter", action="append", default=[], metavar="status=STATE", help="filter")
-    add("--orphans", default="true", choices=["true", "false"], help="show orphans")
-    add("--no-orphans", dest="orphans", action="store_const", const="false", help="hide orphans")
+    add("--filter", action="append", default=[], metavar="status=STATE", help="the same as a filter")
+    add(
+        "--orphans",
+        action="store_true",
+        default=True,
+        help="show containers of services the file does not have (--orphans=false: do not)",
+    )
+    add("--no-orphans", dest="orphans", action="store_false", help="same as --orphans=false")
     add("--no-trunc", action="store_true", help="do not shorten")
     add("services_", nargs="*", metavar="SERVICE")
 
@@ -81,17 +86,18 @@ def select(context: Context, args: Namespace) -> list[dict[str, Any]]:
     states = list(args.status)
     for text in args.filter:
         key, _, value = text.partition("=")
-        if key not in ("status", "source"):
+        if key != "status":
             raise OrchestraError(f"unknown filter {key}", hint="there is: status=STATE")
-        if key == "status":
-            states.append(value)
+        if value not in STATES:
+            raise OrchestraError(f"unknown state {value}", hint=f"there are: {', '.join(STATES)}")
+        states.append(value)
     if states:
         found = [c for c in found if c["state"] in states]
     elif not args.all:
         found = [c for c in found if c["state"] in ("running", "paused", "restarting") and not c["oneoff"]]
     if args.services_:
         found = [c for c in found if c["service"] in args.services_]
-    if args.orphans == "false" and services is not None:
+    if not args.orphans and services is not None:
         found = [c for c in found if c["service"] in known]
     return sorted(found, key=lambda c: c["name"])
 

@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: ArgumentParser) -> None:
     add = parser.add_argument
-    add("-q", "--quiet", action="store_true")
+    add("-q", "--quiet", action="store_true", help="without progress")
     add("--ignore-pull-failures", action="store_true", help="go on when an image cannot be pulled")
     add("--ignore-buildable", action="store_true", help="leave out images that can be built")
     add("--include-deps", action="store_true", help="dependencies of the named services too")
-    add("--policy", choices=["always", "missing"], default="always")
+    add("--policy", choices=["always", "missing"], default="always", help="when to pull")
     add("services", nargs="*", metavar="SERVICE")
 
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: ArgumentParser) -> None:
     add = parser.add_argument
-    add("-q", "--quiet", action="store_true")
+    add("-q", "--quiet", action="store_true", help="without progress")
     add("--ignore-push-failures", action="store_true", help="go on when an image cannot be pushed")
     add("--include-deps", action="store_true", help="dependencies of the named services too")
     add("services", nargs="*", metavar="SERVICE")

@@ -22,29 +22,47 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("-d", "--detach", action="store_true", help="run in the background and print the name")
     add("--rm", action="store_true", help="remove the container when it stops")
-    add("-e", "--env", action="append", default=[], metavar="KEY=VALUE")
-    add("--env-from-file", action="append", default=[], metavar="FILE")
+    add("-e", "--env", action="append", default=[], metavar="KEY=VALUE", help="set a variable")
+    add("--env-from-file", action="append", default=[], metavar="FILE", help="set the variables of a file")
     add("--entrypoint", default=None, help="instead of the image's entrypoint")
-    add("-u", "--user", default="")
-    add("-w", "--workdir", default="")
-    add("-v", "--volume", action="append", default=[], metavar="SOURCE:TARGET")
-    add("-p", "--publish", action="append", default=[], metavar="PORT")
+    add("-u", "--user", default="", help="run as this user")
+    add("-w", "--workdir", default="", help="run in this directory")
+    add(
+        "-v",
+        "--volume",
+        action="append",
+        default=[],
+        metavar="SOURCE:TARGET",
+        help="mount a volume or a path",
+    )
+    add("-p", "--publish", action="append", default=[], metavar="PORT", help="publish a port")
     add("-P", "--service-ports", action="store_true", help="publish the service's ports")
     add("--no-deps", action="store_true", help="do not start dependencies")
-    add("--name", default="")
-    add("-l", "--label", action="append", default=[], metavar="KEY=VALUE")
+    add("--name", default="", help="name of the container")
+    add("-l", "--label", action="append", default=[], metavar="KEY=VALUE", help="set a label")
     add("-T", "--no-tty", "--no-TTY", dest="no_tty", action="store_true", help="no terminal")
-    add("-i", "--interactive", action="store_true", default=True, help=argparse.SUPPRESS)
+    add(
+        "-i",
+        "--interactive",
+        action="store_true",
+        default=True,
+        help="pass standard input (-i=false: do not)",
+    )
     add("-t", "--tty", action="store_true", help=argparse.SUPPRESS)
     add("--build", action="store_true", help="build the image first")
-    add("--pull", choices=["always", "missing", "never", "policy"], default="policy")
-    add("--quiet", action="store_true")
-    add("--quiet-build", action="store_true")
-    add("--quiet-pull", action="store_true")
+    add(
+        "--pull",
+        choices=["always", "missing", "never", "policy"],
+        default="policy",
+        help="when to pull the image",
+    )
+    add("-q", "--quiet", action="store_true", help="without progress")
+    add("--quiet-build", action="store_true", help="build without its steps")
+    add("--quiet-pull", action="store_true", help="pull without its layers")
     add("--use-aliases", action="store_true", help="answer to the service's name on its networks")
-    add("--cap-add", action="append", default=[], metavar="CAP")
-    add("--cap-drop", action="append", default=[], metavar="CAP")
-    add("--remove-orphans", action="store_true")
+    add("--cap-add", action="append", default=[], metavar="CAP", help="add a capability")
+    add("--cap-drop", action="append", default=[], metavar="CAP", help="drop a capability")
+    add("--remove-orphans", action="store_true", help="remove containers of services the file does not have")
     add("service", metavar="SERVICE")
     add("command", nargs=argparse.REMAINDER, metavar="COMMAND")
 
@@ -54,6 +72,7 @@ def run(context: Context, args: argparse.Namespace) -> int:
 
     if args.publish and args.service_ports:
         raise UsageError("--service-ports and --publish are incompatible")
+    context.hush(args)
     if args.quiet:
         context.options.progress = "quiet"
     project = context.load([args.service])
@@ -80,7 +99,7 @@ def run(context: Context, args: argparse.Namespace) -> int:
         print(info["name"], file=context.stdout)
         return 0
     try:
-        code = attach(context, info["id"], start=True, stdin=True, tty=tty)
+        code = attach(context, info["id"], start=True, stdin=args.interactive, tty=tty)
     except OrchestraError:
         _discard(context, info["id"])
         raise
@@ -134,7 +153,7 @@ def options(context: Context, args: argparse.Namespace, *, tty: bool) -> dict[st
         "labels": dict(word.partition("=")[::2] for word in args.label),
         "remove": args.rm,
         "tty": tty,
-        "stdin_open": True,
+        "stdin_open": args.interactive,
         "cap_add": args.cap_add,
         "cap_drop": args.cap_drop,
         "no_deps": args.no_deps,

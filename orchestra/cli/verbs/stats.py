@@ -25,7 +25,7 @@ def add_stats_options(parser: ArgumentParser) -> None:
     add("--no-stream", action="store_true", help="one reading, then end")
     add("-a", "--all", action="store_true", help="stopped containers too")
     add("--format", default="", help="table, json or a template")
-    add("--no-trunc", action="store_true")
+    add("--no-trunc", action="store_true", help="do not shorten")
 
 
 def run(context: Context, args: Namespace) -> int:

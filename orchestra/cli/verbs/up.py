@@ -31,8 +31,8 @@ def add_converge(parser: ArgumentParser) -> None:
         default="policy",
         help="pull policy for this run",
     )
-    add("--quiet-pull", action="store_true", help="pull without progress")
-    add("--quiet-build", action="store_true", help="build without progress")
+    add("--quiet-pull", action="store_true", help="pull without its layers")
+    add("--quiet-build", action="store_true", help="build without its steps")
     add("-y", "--yes", action="store_true", help='assume "yes" for every question')
     add("services", nargs="*", metavar="SERVICE")
 
@@ -64,6 +64,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     add("--no-log-prefix", action="store_true", help="logs without prefix")
     add("--timestamps", action="store_true", help="logs with time stamps")
     add("-t", "--timeout", type=float, default=None, metavar="SECONDS", help="stop timeout")
+    add("--menu", action="store_true", default=None, help="keys while attached: d detaches, w watches")
     add("-w", "--watch", action="store_true", help="watch source files and update services")
 
 
@@ -75,6 +76,7 @@ def run(context: Context, args: Namespace) -> int:
 
         raise OrchestraError("no service selected")
     options = reconcile_options(context, args, project)
+    context.hush(args)
     if context.options.dry_run:
         return show_plan(context, project, options, args)
     detached = args.detach or args.wait or args.no_start
@@ -166,6 +168,7 @@ def check(context: Context, args: Namespace) -> None:
             (bool(args.attach), "--attach"),
             (args.attach_dependencies, "--attach-dependencies"),
             (args.watch, "--watch"),
+            (bool(args.menu), "--menu"),
         ]
         together += [
             (given, f"--detach and --wait cannot be combined with {name}") for given, name in attached

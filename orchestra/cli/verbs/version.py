@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--short", action="store_true", help="only the number")
-    parser.add_argument("-f", "--format", choices=["pretty", "json"], default="pretty")
+    parser.add_argument("-f", "--format", choices=["pretty", "json"], default="pretty", help="pretty or json")
 
 
 def run(context: Context, args: Namespace) -> int:

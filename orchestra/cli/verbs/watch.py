@@ -23,14 +23,20 @@ SCRATCH = ("*.swp", "*.swx", "*~", ".#*", "4913", "*___jb_tmp___", "*___jb_old__
 def add_arguments(parser: ArgumentParser) -> None:
     add = parser.add_argument
     add("--no-up", action="store_true", help="do not bring the services up first")
-    add("--quiet", action="store_true", help="no build output")
-    add("--prune", default="true", choices=["true", "false"], help="remove dangling images of rebuilds")
+    add("--quiet", action="store_true", help="build without its steps")
+    add(
+        "--prune",
+        action="store_true",
+        default=True,
+        help="remove the images that rebuilds replace (--prune=false: do not)",
+    )
     add("services", nargs="*", metavar="SERVICE")
 
 
 def run(context: Context, args: Namespace) -> int:
+    context.hush(args)
     project = context.load(args.services)
-    watcher = Watcher(context, project)
+    watcher = Watcher(context, project, prune=args.prune)
     if not args.no_up:
         options = {"services": args.services}
         context.call("up", {"project": project_data(project), "options": options, "images": {"build": True}})
@@ -48,8 +54,8 @@ class Batch:
 class Watcher:
     """Watches the rules of every service of a project that has some. Raises UsageError when none has."""
 
-    def __init__(self, context: Context, project: Project) -> None:
-        self.context, self.project = context, project
+    def __init__(self, context: Context, project: Project, *, prune: bool = True) -> None:
+        self.context, self.project, self.prune = context, project, prune
         self.rules = [
             (service.name, rule) for service in project.services.values() for rule in service.develop
         ]
@@ -190,9 +196,26 @@ class Watcher:
             f'Rebuilding service "{name}" after changes were detected', file=self.context.stderr, flush=True
         )
         options = {"services": [name], "no_deps": True}
+        before = {c["image_id"] for c in self._containers(name)}
         self.context.call(
             "up", {"project": project_data(self.project), "options": options, "images": {"build": True}}
         )
+        if self.prune:
+            self._remove_replaced(before - {c["image_id"] for c in self._containers(name)})
+
+    def _remove_replaced(self, images: set[str]) -> None:
+        """Images of the last build that have no name any more and that nothing else uses."""
+        from orchestra.images.store import open_store
+
+        store = open_store(self.context.paths)
+        for image_id in images:
+            image = store.resolve(image_id)
+            if image is None or image.references:
+                continue
+            try:
+                store.remove(image_id)
+            except OrchestraError:
+                continue  # another container has it
 
     def _restart(self, name: str) -> None:
         data = project_data(self.project)
