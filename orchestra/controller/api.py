@@ -74,12 +74,7 @@ class Api:
         from orchestra.engine.userns import for_builds
 
         return build_service(
-            project,
-            service,
-            store=self.engine.images,
-            paths=self.paths,
-            sink=sink,
-            remap=for_builds(self.paths),
+            project, service, store=self.engine.images, paths=self.paths, sink=sink, remap=for_builds()
         ).id
 
     # the daemon
