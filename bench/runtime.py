@@ -1,16 +1,18 @@
-"""The runtime beside crun and runc in one run: starts, fifty at once, memory of a shim, the log path.
+"""The runtime beside crun and runc in one run: starts and their steps, fifty at once, memory of a shim, the log path.
 
     python bench/runtime.py [--rounds 15] [--many] [--write FILE]
 
 Needs root. One of ours is started by the engine through a warm shim, with everything on: network, limits,
 seccomp, overlay. The peers run an equal bundle (its own configuration, less the overlay and the network's
-cable, which they do not make). A C program measures what the kernel alone takes. Nothing here gates a test.
+cable, which they do not make; of fifty at once there is a second figure, in which a script makes both for
+them). A C program measures, step by step, what the kernel alone takes. Nothing here gates a test.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import itertools
 import json
 import os
 import shutil
@@ -25,47 +27,15 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
+from steps import Steps
 from support.engine import image_cache
 
 from orchestra.backend import ContainerSpec, NetworkUse
-from orchestra.compose.model import IpamPool, Mount, Network, Service
+from orchestra.compose.model import IpamPool, Logging, Mount, Network, Service
 from orchestra.engine.engine import Engine
 from orchestra.images.archive import load
 from orchestra.paths import Paths
-
-FLOOR = r"""
-#define _GNU_SOURCE
-#include <sched.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <sys/mount.h>
-#include <sys/syscall.h>
-#include <sys/wait.h>
-#include <time.h>
-#include <unistd.h>
-static char stack[1 << 16];
-static char **a;
-static int child(void *unused) {
-    mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL);
-    if (mount("overlay", a[2], "overlay", 0, a[1]) || chdir(a[2]) || mount("proc", "proc", "proc", 0, NULL) ||
-        mount("tmpfs", "dev", "tmpfs", 0, NULL) || mount("sysfs", "sys", "sysfs", 0, NULL) || syscall(SYS_pivot_root, ".", ".") ||
-        umount2(".", MNT_DETACH)) { perror("floor"); _exit(1); }
-    execl("/bin/true", "true", NULL);
-    _exit(1);
-}
-int main(int n, char **v) {
-    a = v;
-    for (int i = 0; i < atoi(v[3]); i++) {
-        struct timespec x, y; int status;
-        clock_gettime(CLOCK_MONOTONIC, &x);
-        int pid = clone(child, stack + sizeof stack, CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS | CLONE_VFORK | SIGCHLD, NULL);
-        clock_gettime(CLOCK_MONOTONIC, &y);
-        waitpid(pid, &status, 0);
-        if (status) return 1;
-        printf("%.6f\n", (y.tv_sec - x.tv_sec) + (y.tv_nsec - x.tv_nsec) / 1e9);
-    }
-}
-"""
+from orchestra.runtime.cgroups import manager
 
 
 class Ours:
@@ -80,15 +50,15 @@ class Ours:
         with open(image_cache(), "rb") as stream:
             load(self.engine.images, stream)
         self.engine.create_network(Network("bench", "bench", driver="bridge", ipam=(IpamPool("10.213.0.0/16"),)), {})
-        self.count = 0
+        self.count = itertools.count(1)
 
-    def create(self, *command: str, mounts: tuple[Mount, ...] = (), group: str = "bench") -> str:
-        self.count += 1
+    def create(self, *command: str, mounts: tuple[Mount, ...] = (), group: str = "bench", logging: Logging | None = None) -> str:
+        number = next(self.count)
         image = self.engine.image("busybox")
         assert image
-        service = Service(f"s{self.count}", command=command, mem_limit=64 << 20, pids_limit=64, cpus=0.5, stop_grace_period=0.0)
+        service = Service(f"s{number}", logging=logging, command=command, mem_limit=64 << 20, pids_limit=64, cpus=0.5, stop_grace_period=0.0)
         spec = ContainerSpec(
-            f"b{self.count}", service, image[0], project=group, networks=(NetworkUse("bench"),), mounts=mounts, image_name="busybox"
+            f"b{number}", service, image[0], project=group, networks=(NetworkUse("bench"),), mounts=mounts, image_name="busybox"
         )  # fmt: skip
         return self.engine.create(spec).id
 
@@ -154,22 +124,51 @@ class Peer:
     def delete(self, name: str = "x") -> None:
         self._timed(self.words("delete", "--force", name))
 
-    def burst(self, count: int, parallel: int) -> float:
-        """``parallel`` loops that start ``count`` containers in all."""
-        bundles = []
-        for number in range(count):
-            place = self.place.parent / f"{self.name}-{number}"
-            place.mkdir(exist_ok=True)
-            config = {**self.config, "linux": {**self.config["linux"], "cgroupsPath": f"/orchestra-bench-peer/{number}"}}
-            (place / "config.json").write_text(json.dumps(config))
-            bundles.append(place)
+    def burst(self, count: int, parallel: int, layer: Path | None = None) -> float:
+        """``parallel`` loops that start ``count`` containers in all; with a ``layer`` each on an overlay of its
+        own and with a cable to a bridge, which a script of five commands makes."""
+        bundles = [self._bundle(number, bool(layer)) for number in range(count)]
+        if layer:
+            subprocess.run([*self.prefix, "ip", "link", "add", "obp", "type", "bridge"], check=True)
         begin = time.perf_counter()
         with ThreadPoolExecutor(parallel) as pool:
-            list(pool.map(lambda item: self.start(f"x{item[0]}", item[1]), enumerate(bundles)))
+            list(pool.map(lambda item: self._loop(*item, layer), enumerate(bundles)))
         elapsed = time.perf_counter() - begin
         for number in range(count):
             self.delete(f"x{number}")
+            if layer:
+                subprocess.run([*self.prefix, "sh", "-c", f"umount {bundles[number]}/root; ip netns del obp{number}"], check=True)
+        if layer:
+            subprocess.run([*self.prefix, "ip", "link", "del", "obp"], check=True)
         return elapsed
+
+    def _bundle(self, number: int, complete: bool) -> Path:
+        place = self.place.parent / f"{self.name}-{number}{'-all' if complete else ''}"
+        place.mkdir(exist_ok=True)
+        linux = {**self.config["linux"], "cgroupsPath": f"/orchestra-bench-peer/{number}"}
+        config = {**self.config, "linux": linux}
+        if complete:
+            for name in ("root", "upper", "work"):
+                (place / name).mkdir()
+            config["root"] = {"path": "root", "readonly": False}
+            spaces = [{**entry, "path": f"/run/netns/obp{number}"} if entry["type"] == "network" else entry for entry in linux["namespaces"]]
+            config["linux"] = {**linux, "namespaces": spaces}
+            config["linux"].pop("sysctl", None)  # crun refuses those of a joined namespace
+        (place / "config.json").write_text(json.dumps(config))
+        return place
+
+    def _loop(self, number: int, bundle: Path, layer: Path | None) -> None:
+        if layer is None:
+            self.start(f"x{number}", bundle)
+            return
+        name = f"obp{number}"
+        cable = f"link add {name} master obp type veth peer name eth0 netns {name}\nlink set {name} up\n"
+        inner = f"addr add 10.213.200.{number + 2}/16 dev eth0\nlink set eth0 up\nlink set lo up\n"
+        script = (
+            f"mount -t overlay -o lowerdir={layer},upperdir={bundle}/upper,workdir={bundle}/work overlay {bundle}/root && ip netns add {name} && "
+            f"printf '{cable}' | ip -batch - && printf '{inner}' | ip -n {name} -batch - && exec {' '.join(self.words('run', '--detach', '--bundle', str(bundle), f'x{number}'))}"
+        )
+        self._timed(["sh", "-c", script])
 
     def close(self) -> None:
         self.space.kill()
@@ -179,22 +178,30 @@ class Peer:
                 folder.rmdir()
 
 
-def floor(work: Path, layer: Path, rounds: int) -> float | None:
+def floor(work: Path, layer: Path, rounds: int) -> dict[str, float]:
+    """What the kernel takes for each step, in µs, from a C program that does only that."""
     if not shutil.which("gcc"):
-        return None
-    (work / "floor.c").write_text(FLOOR)
-    subprocess.run(["gcc", "-O2", "-w", "-o", str(work / "floor"), str(work / "floor.c")], check=True)
+        return {}
+    subprocess.run(["gcc", "-O2", "-w", "-o", str(work / "floor"), str(Path(__file__).with_name("floor.c"))], check=True)
     for name in ("up", "wk", "at"):
         (work / name).mkdir()
     for name in ("proc", "dev", "sys"):
         (work / "up" / name).mkdir()
     options = f"lowerdir={layer},upperdir={work}/up,workdir={work}/wk,volatile"
-    text = ""
+    manager_of = manager("/orchestra-bench-floor")
+    manager_of.create({})
+    groups = [folder for folder in manager_of.dirs() if "unified" not in folder]
+    manager_of.destroy()
+    words = [str(work / "floor"), options, str(work / "at"), *groups]
+    found: dict[str, list[float]] = {}
     for _ in range(rounds):
         shutil.rmtree(work / "wk")
         (work / "wk").mkdir()
-        text += subprocess.run([str(work / "floor"), options, str(work / "at"), "1"], check=True, capture_output=True, text=True).stdout
-    return statistics.median(float(line) for line in text.split())
+        text = subprocess.run(words, check=True, capture_output=True, text=True).stdout
+        for line in text.splitlines():
+            name, _, value = line.rpartition("\t")
+            found.setdefault(name, []).append(float(value))
+    return {name: statistics.median(values) for name, values in found.items()}
 
 
 def pss(pid: int) -> float:
@@ -217,45 +224,64 @@ def starts(ours: Ours, peers: list[Peer], rounds: int) -> Iterator[tuple[str, fl
         yield name, statistics.median(values)
 
 
-def burst(ours: Ours, count: int) -> float:
-    containers = [ours.create("sleep", "100000") for _ in range(count)]
+def burst(ours: Ours, count: int) -> tuple[float, float]:
+    """(seconds until all run, of these making their records and directories)"""
     begin = time.perf_counter()
     with ThreadPoolExecutor(8) as pool:
+        containers = list(pool.map(lambda _: ours.create("sleep", "100000"), range(count)))
+        made = time.perf_counter()
         list(pool.map(ours.start, containers))
-    return time.perf_counter() - begin
+    return time.perf_counter() - begin, made - begin
 
 
-def logs(ours: Ours, work: Path, megabytes: int) -> tuple[float, bool]:
-    """MB/s of lines through the shim into the log, and whether all of them are there."""
+def logs(ours: Ours, work: Path, megabytes: int, **limits: str) -> tuple[float, bool]:
+    """MB/s of lines through the shim into the log, and whether they are there: all of them, in their order, or
+    with ``limits`` the last of them without a gap."""
     source = work / "lines"
-    source.write_bytes(b"".join(b"%099d\n" % number for number in range(10_000)) * megabytes)
-    container = ours.create("cat", "/lines", mounts=(Mount("bind", "/lines", str(source)),))
+    if not source.exists():
+        with open(source, "wb") as file:
+            for block in range(megabytes):
+                file.write(b"".join(b"%099d\n" % (block * 10_000 + number) for number in range(10_000)))
+    options = {key.replace("_", "-"): value for key, value in limits.items()}
+    container = ours.create("cat", "/lines", mounts=(Mount("bind", "/lines", str(source)),), logging=Logging(options=options))
     begin = time.perf_counter()
     ours.engine.start(container)
     ours.engine.wait(container)
     elapsed = time.perf_counter() - begin
-    kept = sum(path.stat().st_size for path in ours.engine.parts.log_path(container).parent.glob("output*") if not path.name.endswith(".idx"))
+    folder = ours.engine.parts.log_path(container).parent
+    files = [path for path in folder.glob("output*") if path.suffix != ".idx"]
+    files.sort(key=lambda path: -int(path.suffix[1:] or 0))  # the oldest has the highest number
+    kept = sum(path.stat().st_size for path in files)
+    whole = kept <= megabytes * 1_000_000 and (kept == megabytes * 1_000_000 or bool(limits))
+    with open(source, "rb") as lines:
+        lines.seek(-kept, os.SEEK_END)
+        for path in files:
+            with open(path, "rb") as file:
+                while piece := file.read(1 << 22):
+                    whole = whole and lines.read(len(piece)) == piece
     ours.remove(container)
-    return megabytes / elapsed, kept == megabytes * 1_000_000
+    return megabytes / elapsed, whole and kept > 0
+
+
+def run_in(ours: Ours, group: str, count: int) -> list[str]:
+    found = [ours.create("sleep", "100000", group=group) for _ in range(count)]
+    for container in found:
+        ours.start(container)
+    return found
 
 
 def memory(ours: Ours) -> list[str]:
-    def run(group: str, count: int) -> list[str]:
-        found = [ours.create("sleep", "100000", group=group) for _ in range(count)]
-        for container in found:
-            ours.start(container)
-        return found
-
-    first = run("m0", 1)
+    """Before anything else has run: the first shim is alone with its nursery."""
+    first = run_in(ours, "m0", 1)
     alone = pss(ours.shims()[-1])
-    others = [container for number in range(1, 6) for container in run(f"m{number}", 1)]
+    others = [container for number in range(1, 7) for container in run_in(ours, f"m{number}", 1)]
     beside = statistics.median(pss(pid) for pid in ours.shims())
     last = ours.shims()[-1]
     before = pss(last)
-    more = run("m5", 40)
+    more = run_in(ours, "m6", 40)
     grown = (pss(last) - before) * 1024 / 40
     ours.remove(*first, *others, *more)
-    return [f"| a shim, beside its nursery and one more | {alone:.1f} MiB |", f"| a shim among seven | {beside:.1f} MiB |", f"| each container more | {grown:.0f} KiB |"]
+    return [f"| a shim alone (its nursery beside it) | {alone:.1f} MiB |", f"| a shim among seven | {beside:.1f} MiB |", f"| each container more | {grown:.0f} KiB |"]
 
 
 def crowd(ours: Ours, count: int) -> list[str]:
@@ -273,32 +299,63 @@ def crowd(ours: Ours, count: int) -> list[str]:
     return [f"| {count} containers up ({seen} run) | {up:.1f} s |", f"| looking at all of them | {look * 1000:.0f} ms |", f"| removing them | {time.perf_counter() - begin:.1f} s |"]
 
 
+def table(rows: dict[str, float], least: dict[str, float]) -> list[str]:
+    lines = ["| step | ours | the kernel alone |", "|---|---|---|"]
+    for name, value in rows.items():
+        lines.append(f"| {name} | {value:.0f} µs | {f'{least[name]:.0f} µs' if name in least else ''} |")
+    return lines
+
+
+def compare(names: list[str], rows: list[tuple[str, dict[str, float], str, float]]) -> list[str]:
+    lines = ["| | " + " | ".join(names) + " |", "|---|" + "---|" * len(names)]
+    for what, values, unit, scale in rows:
+        own, cells = values["orchestra"], []
+        for name in names:
+            if name not in values:
+                cells.append("")
+                continue
+            cell = f"{values[name] * scale:.{1 if scale > 1 else 2}f} {unit}"
+            cells.append(cell + (f" ({own / values[name]:.2f})" if name != "orchestra" else ""))
+        lines.append(f"| {what} | {' | '.join(cells)} |")
+    return lines
+
+
 def measure(work: Path, run: Path, rounds: int, *, many: bool) -> str:
     ours = Ours(work, run)
     peers: list[Peer] = []
-    lines: list[str] = []
     try:
+        remembered = memory(ours)
         warm = ours.create("sleep", "100000")
         ours.start(warm)
         layer = ours.engine.images.layers(ours.engine.images.get(ours.engine.image("busybox")[0]))[0]  # type: ignore[index]
         root = work / "root"
         shutil.copytree(layer, root, symlinks=True)
+        config = json.loads((ours.bundle(warm) / "config.json").read_text())
         peers = [Peer(name, work, ours.bundle(warm), root) for name in ("crun", "runc") if shutil.which(name)]
-        found = dict(starts(ours, peers, rounds))
-        at_once = {"orchestra": burst(ours, 50), **{peer.name: peer.burst(50, 8) for peer in peers}}
+        steps = Steps()
+        with steps.watching():
+            found = dict(starts(ours, peers, rounds))
+        whole, made = burst(ours, 50)
+        at_once = {"orchestra": whole - made, **{peer.name: peer.burst(50, 8) for peer in peers}}
+        equal = {"orchestra": whole, **{peer.name: peer.burst(50, 8, layer=layer) for peer in peers}}
+        inside = Steps()
+        inside.inits(config, work, rounds)
         least = floor(work, layer, rounds)
-        lines += ["| | " + " | ".join(found) + " |", "|---|" + "---|" * len(found)]
-        for what, values, unit, scale in (("start of one container", found, "ms", 1000), ("50 containers at once", at_once, "s", 1)):
-            cells = [f"{values[name] * scale:.{1 if scale > 1 else 2}f} {unit}" for name in found]
-            own = values["orchestra"]
-            cells = [cell + (f" ({own / values[name]:.2f})" if name != "orchestra" else "") for cell, name in zip(cells, found, strict=True)]
-            lines.append(f"| {what} | {' | '.join(cells)} |")
-        lines.append("")
-        lines.append("In brackets: our time by theirs." if peers else "Neither crun nor runc is installed: there is nothing to compare with.")
-        if least is not None:
-            lines.append(f"The kernel alone (namespaces, overlay, proc, tmpfs, sysfs, pivot_root, execve, by a C program): {least * 1000:.1f} ms.")
-        speed, whole = logs(ours, work, 1000)
-        lines += ["", "| | |", "|---|---|", f"| lines through the shim into the log{'' if whole else ', NOT ALL OF THEM'} | {speed:.0f} MB/s |", *memory(ours)]
+        rows = [
+            ("start of one container", found, "ms", 1000.0),
+            ("50 containers at once", at_once, "s", 1.0),
+            ("50 at once with records and directories; the peers with overlay and cable", equal, "s", 1.0),
+        ]
+        lines = compare(list(found), rows)
+        lines += ["", "In brackets: our time by theirs." if peers else "Neither crun nor runc is installed: there is nothing to compare with.", ""]
+        lines += ["The engine's steps of one start:", "", *table(steps.medians(), {"cable, addresses": least["cable"]} if least else {})]
+        lines += ["", 'What the shim does in "create" and "start":', "", *table(inside.medians(), least)]
+        if least:
+            lines += ["", f"All of the kernel's steps together: {sum(least.values()) / 1000:.1f} ms."]
+        speed, complete = logs(ours, work, 1000)
+        rotated, gapless = logs(ours, work, 1000, max_size="20m", max_file="5")
+        lines += ["", "| | |", "|---|---|", f"| lines through the shim into the log{'' if complete else ', NOT ALL OF THEM'} | {speed:.0f} MB/s |"]
+        lines += [f"| the same with max-size 20m, max-file 5{'' if gapless else ', WITH GAPS'} | {rotated:.0f} MB/s |", *remembered]
         if many:
             lines += crowd(ours, 500)
         ours.remove(warm)

@@ -61,10 +61,39 @@ def root_tree(plan: Plan) -> int:
     """The root, not mounted anywhere yet."""
     overlay = plan.root_mount
     if overlay is not None:
-        return mounts.overlay_tree(overlay.words.data, overlay.words.flags)
+        try:
+            return mounts.overlay_tree(overlay.words.data, overlay.words.flags)
+        except OSError as problem:
+            if problem.errno != errno.EINVAL:
+                raise
+        return _overlay_by_descriptors(overlay)  # a kernel without lowerdir+
     tree = mounting.clone_tree(plan.root, recursive=True)
     mounting.set_attributes(tree, propagation=C.MS_PRIVATE, recursive=True)
     return tree
+
+
+def _overlay_by_descriptors(overlay: Mount) -> int:
+    """An option takes 255 bytes there: directories are opened and called by their descriptors. What does not
+    fit is for the careful way."""
+    opened: list[int] = []
+
+    def short(path: str) -> str:
+        opened.append(os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC))
+        return mounting.fd_path(opened[-1])
+
+    options: list[tuple[str, str | None]] = [("source", "overlay")]
+    try:
+        for word in overlay.words.data:
+            key, separator, value = word.partition("=")
+            if key == "lowerdir":
+                value = ":".join(short(layer) for layer in mounts.split_layers(value))
+            elif key in ("upperdir", "workdir"):
+                value = short(value)
+            options.append((key, value if separator else None))
+        return mounting.filesystem("overlay", options, mountoptions.attributes(overlay.words.flags)[0])
+    finally:
+        for fd in opened:
+            os.close(fd)
 
 
 class Placed:
