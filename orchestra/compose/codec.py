@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from orchestra.compose.record import MISSING
+from orchestra.record import MISSING
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from orchestra.compose.record import record
 from orchestra.compose.tree import Path, path_text
 from orchestra.errors import Location, OrchestraError
+from orchestra.record import record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -12,7 +12,6 @@ from collections.abc import Iterable
 
 from orchestra.compose.diagnostics import ComposeError
 from orchestra.compose.options import LoadContext, LoadOptions
-from orchestra.compose.record import record
 from orchestra.compose.source import join, parse_env, read_text, shown_name
 from orchestra.compose.tree import (
     Mapping,
@@ -26,6 +25,7 @@ from orchestra.compose.tree import (
     supersede,
 )
 from orchestra.errors import Location
+from orchestra.record import record
 
 
 @record

@@ -8,9 +8,9 @@ from __future__ import annotations
 from typing import Any
 
 from orchestra.compose.loader import Loaded
-from orchestra.compose.record import record
 from orchestra.compose.tree import Mapping, Node, Path, Scalar, Sequence, path_text, plain, scalar_text
 from orchestra.errors import Location
+from orchestra.record import record
 
 
 @record

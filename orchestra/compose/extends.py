@@ -13,10 +13,10 @@ from collections.abc import Callable
 
 from orchestra.compose import merge
 from orchestra.compose.diagnostics import ComposeError, Problems
-from orchestra.compose.record import field, shape
 from orchestra.compose.source import join
 from orchestra.compose.tree import Mapping, Node, Origin, Path, Scalar, clone, kind_name
 from orchestra.errors import Location
+from orchestra.record import field, shape
 
 MAX_CHAIN = 100
 

@@ -14,10 +14,10 @@ from itertools import pairwise
 from orchestra.compose import merge
 from orchestra.compose.diagnostics import Problems
 from orchestra.compose.options import LoadContext, LoadOptions
-from orchestra.compose.record import record, replace
 from orchestra.compose.source import Source, add_env_file, is_remote, join, read_source
 from orchestra.compose.tree import Mapping, Node, Path, Scalar, Sequence, kind_name, plain
 from orchestra.errors import Location
+from orchestra.record import record, replace
 
 SECTIONS = ("services", "networks", "volumes", "secrets", "configs", "models")
 MAX_INCLUDES = 1000

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from orchestra.compose.record import field, record
+from orchestra.record import field, record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

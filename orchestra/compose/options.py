@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from orchestra.compose.diagnostics import Problem, Problems
-from orchestra.compose.record import field, record, replace, shape
+from orchestra.record import field, record, replace, shape
 
 
 @record

@@ -13,8 +13,8 @@ import re
 from collections.abc import Callable
 from functools import lru_cache
 
-from orchestra.compose.record import record
 from orchestra.compose.tree import Mapping, Node, Path, Scalar, Sequence, kind_name, plain
+from orchestra.record import record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -15,9 +15,9 @@ from orchestra.compose import dotenv
 from orchestra.compose.diagnostics import Problems
 from orchestra.compose.interpolate import Lookup
 from orchestra.compose.options import LoadOptions
-from orchestra.compose.record import field, record, shape
 from orchestra.compose.tree import Path
 from orchestra.errors import Location
+from orchestra.record import field, record, shape
 
 MAX_BYTES = 100_000_000
 NAMES = ("compose.yaml", "compose.yml", "docker-compose.yml", "docker-compose.yaml")

@@ -14,8 +14,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from orchestra.compose.record import record
 from orchestra.errors import Location
+from orchestra.record import record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -9,17 +9,17 @@ from __future__ import annotations
 
 import functools
 import os
-from dataclasses import dataclass
 from typing import Any
 
 from orchestra.errors import OrchestraError
 from orchestra.linux import calls, caps
 from orchestra.linux import constants as C
+from orchestra.record import record
 
 _KEYS = ("bounding", "permitted", "effective", "inheritable", "ambient")
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Sets:
     """Masks."""
 

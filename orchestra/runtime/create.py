@@ -21,13 +21,13 @@ import os
 import signal
 import socket
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from orchestra.linux import constants as C
 from orchestra.linux import pidfd as pidfds
 from orchestra.linux import userns
 from orchestra.linux.clone import clone
+from orchestra.record import record
 from orchestra.runtime import channel, hooks, init, mounts, namespaces, process, quick, quick_mounts, rootfs
 from orchestra.runtime import plan as plans
 from orchestra.runtime.cgroups import CgroupManager
@@ -39,7 +39,7 @@ __all__ = ["Created", "Options", "Pending", "Prepared", "StepError", "create", "
 Warn = Callable[[str], None]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Options:
     """``listener`` is a listening SOCK_SEQPACKET unix socket on which the init waits for its start
     instead of on ours (for a creator that does not stay). ``warn`` gets the named warnings."""

@@ -7,7 +7,7 @@ Capabilities are podman's eleven; docker's NET_RAW, MKNOD and AUDIT_WRITE are le
 from __future__ import annotations
 
 import functools
-import glob
+import os
 from typing import Any
 
 CAPABILITIES = (
@@ -82,7 +82,9 @@ def masked_paths() -> list[str]:
 
 @functools.lru_cache(maxsize=4)
 def _thermal_counters(_processors: bytes) -> tuple[str, ...]:
-    return tuple(sorted(glob.glob("/sys/devices/system/cpu/cpu*/thermal_throttle")))
+    folder = "/sys/devices/system/cpu"
+    found = [f"{folder}/{name}/thermal_throttle" for name in os.listdir(folder) if name.startswith("cpu")]
+    return tuple(sorted(place for place in found if os.path.isdir(place)))
 
 
 def readonly_paths() -> list[str]:

@@ -8,19 +8,19 @@ from __future__ import annotations
 
 import os
 import stat
-from dataclasses import dataclass
 from typing import Any
 
 from orchestra.errors import OrchestraError
 from orchestra.linux import fs
 from orchestra.linux import mount as mounting
+from orchestra.record import record
 from orchestra.runtime import defaults
 from orchestra.runtime.problems import StepError
 
 TYPES = {"c": stat.S_IFCHR, "u": stat.S_IFCHR, "b": stat.S_IFBLK, "p": stat.S_IFIFO}
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Device:
     path: str
     kind: str

@@ -15,7 +15,6 @@ import select
 import signal
 import socket
 import stat
-from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
 from orchestra.errors import UnsupportedError
@@ -23,6 +22,7 @@ from orchestra.linux import calls, fs, signals
 from orchestra.linux import constants as C
 from orchestra.linux import pidfd as pidfds
 from orchestra.linux.clone import clone
+from orchestra.record import field, record, shape
 from orchestra.runtime import channel, init, namespaces, process, tty
 from orchestra.runtime.cgroups import files
 from orchestra.runtime.problems import StepError
@@ -40,7 +40,7 @@ _WANTED = (
 )
 
 
-@dataclass(slots=True)
+@shape
 class Executed:
     """``pid`` is our child. ``master`` is the terminal's or -1."""
 
@@ -49,7 +49,7 @@ class Executed:
     master: int = -1
 
 
-@dataclass(slots=True)
+@shape
 class Target:
     """The container's init, and where its processes belong: directories of ``cgroup.procs``, or a
     descriptor for CLONE_INTO_CGROUP."""
@@ -60,7 +60,7 @@ class Target:
     cgroup_fd: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class ExecOptions:
     preserve_fds: int = 0
     warnings: list[str] = field(default_factory=list)

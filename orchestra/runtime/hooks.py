@@ -11,17 +11,17 @@ import os
 import select
 import signal
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 from orchestra.errors import OrchestraError
 from orchestra.linux import calls, signals
+from orchestra.record import record
 from orchestra.runtime.problems import StepError
 
 KINDS = ("prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop")
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Hook:
     kind: str
     path: str

@@ -17,12 +17,12 @@ import os
 import signal
 import socket
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import NoReturn
 
 from orchestra.linux import calls, fs, signals
 from orchestra.linux import constants as C
 from orchestra.linux import mount as mounting
+from orchestra.record import field, shape
 from orchestra.runtime import cgroupmount, channel, devices, hooks, mounts, namespaces, process, rootfs, tty
 from orchestra.runtime.cgroups import files
 from orchestra.runtime.plan import Plan, sysctl_path
@@ -31,7 +31,7 @@ from orchestra.runtime.problems import StepError
 _PATIENT = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
 
 
-@dataclass(slots=True)
+@shape
 class Inherited:
     """Descriptors that the child keeps from its parent. ``go``, from a middle process, is readable once
     the birth was told and the id maps are written; ``root_ready`` says that the middle process has

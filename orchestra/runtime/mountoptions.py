@@ -7,10 +7,10 @@ own (``tmpcopyup``, ``idmap``, ``ridmap``), or else it is the filesystem's and g
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 
 from orchestra.linux import constants as C
 from orchestra.linux.mount import PROPAGATION
+from orchestra.record import field, shape
 
 # word → (flags to set, flags to clear)
 FLAGS: dict[str, tuple[int, int]] = {
@@ -81,7 +81,7 @@ _TO_ATTRIBUTES = {
 }
 
 
-@dataclass(slots=True)
+@shape
 class Words:
     """The parsed option list."""
 

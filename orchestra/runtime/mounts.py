@@ -10,15 +10,14 @@ from __future__ import annotations
 import errno
 import os
 import posixpath
-import re
 import stat
-from dataclasses import dataclass, field
 from typing import Any
 
 from orchestra.errors import OrchestraError
 from orchestra.linux import calls, fs, userns
 from orchestra.linux import constants as C
 from orchestra.linux import mount as mounting
+from orchestra.record import field, shape
 from orchestra.runtime import mountoptions
 from orchestra.runtime.mountoptions import Words
 from orchestra.runtime.problems import StepError
@@ -44,7 +43,7 @@ _PROC_ALLOWED = frozenset(
 _DATA_MAX = 4095
 
 
-@dataclass(slots=True)
+@shape
 class Mount:
     """One entry of ``mounts``. ``uids`` and ``gids`` are the id map of an idmapped bind."""
 
@@ -79,7 +78,7 @@ def _parse(entry: dict[str, Any], bundle: str) -> Mount:
     if fstype == "bind":
         words.flags |= C.MS_BIND
     if fstype == "overlay":  # mount(2) would take several options in one word, so we do
-        words.data = [part for word in words.data for part in re.split(r"(?<!\\),", word)]
+        words.data = [part for word in words.data for part in _options(word)]
     if words.flags & C.MS_BIND:
         if not source:
             raise OrchestraError(f"mounts: the bind mount at {destination} has no source")
@@ -103,6 +102,17 @@ def _parse(entry: dict[str, Any], bundle: str) -> Mount:
     if words.tmpcopyup and fstype != "tmpfs":
         raise OrchestraError(f"mounts: tmpcopyup at {destination} works with tmpfs only")
     return found
+
+
+def _options(text: str) -> list[str]:
+    """``a,b\\,c`` → two options, escaped still."""
+    found = [""]
+    for part in text.split(","):
+        if found[-1].endswith("\\"):
+            found[-1] += "," + part
+        else:
+            found.append(part)
+    return found[1:]
 
 
 def ids(entries: list[dict[str, Any]] | None) -> userns.Map:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import errno
 import os
-from dataclasses import dataclass, field
 from typing import Any
 
 from orchestra.errors import OrchestraError
 from orchestra.linux import calls
 from orchestra.linux import constants as C
+from orchestra.record import field, shape
 from orchestra.runtime.problems import StepError
 
 FLAGS = {
@@ -34,7 +34,7 @@ FILES = {
 }
 
 
-@dataclass(slots=True)
+@shape
 class Namespaces:
     """``new`` and ``joined`` by type name; what is in neither is the caller's own."""
 

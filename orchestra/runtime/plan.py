@@ -7,12 +7,12 @@ the machine merely lacks becomes an entry of ``warnings``.
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field
 from typing import Any
 
 from orchestra.errors import OrchestraError, UnsupportedError
 from orchestra.linux import userns
 from orchestra.linux.mount import PROPAGATION
+from orchestra.record import field, shape
 from orchestra.runtime import devices, hooks, mounts, namespaces, process
 from orchestra.runtime.cgroups import CgroupManager
 
@@ -48,7 +48,7 @@ _LINUX = frozenset(
 )
 
 
-@dataclass(slots=True)
+@shape
 class Plan:
     """``cgroup_places`` are (name, host directory) of the container's own cgroups, ``joins`` those that its
     init goes into by itself (else its parent puts it there); ``root_mount`` is the first mount when its destination is ``/``."""

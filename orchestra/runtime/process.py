@@ -11,12 +11,12 @@ import errno
 import os
 import stat
 import struct
-from dataclasses import dataclass, field
 from typing import Any
 
 from orchestra.errors import OrchestraError, UnsupportedError
 from orchestra.linux import calls, fs
 from orchestra.linux import constants as C
+from orchestra.record import field, shape
 from orchestra.runtime import capabilities, rlimits
 from orchestra.runtime.problems import EXEC, StepError
 
@@ -66,7 +66,7 @@ _KNOWN = frozenset(
 )
 
 
-@dataclass(slots=True)
+@shape
 class Process:
     """Everything of ``process``, checked. ``groups`` is None to leave the supplementary groups alone."""
 

@@ -31,10 +31,10 @@ def test_the_shim_imports_little() -> None:
     modules = json.loads(done.stdout)
     roots = {name.partition(".")[0] for name in modules}
     assert not roots & {"asyncio", "yaml", "logging", "subprocess", "threading", "concurrent", "tempfile", "shutil",
-                        "rich", "jsonschema", "networkx", "pyroute2", "sqlite3", "hashlib", "random", "platform"}
+                        "rich", "jsonschema", "networkx", "pyroute2", "sqlite3", "hashlib", "random", "platform", "dataclasses", "inspect"}
     ours = [name for name in modules if name.startswith("orchestra.")]
     assert not [name for name in ours if not name.startswith(("orchestra.linux", "orchestra.runtime"))
-                and name != "orchestra.errors"]
+                and name not in ("orchestra.errors", "orchestra.record")]
     assert roots - {"orchestra"} <= set(sys.stdlib_module_names) | {"__main__"}
 
 
