@@ -135,3 +135,14 @@ def everything(folder: Path) -> None:
         stream.truncate(50 << 20)
     for path in folder.rglob("*"):
         os.utime(path, ns=(0, 1_500_000_000_123_456_789), follow_symlinks=False)
+
+
+@contextlib.contextmanager
+def small_disk(folder: Path, size: str) -> Iterator[Path]:
+    """A tmpfs of that size at ``folder``."""
+    folder.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)], check=True)
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)

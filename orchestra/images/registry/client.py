@@ -230,7 +230,8 @@ class RegistryClient:
             try:
                 response = self.transport.send(Request("GET", url))
             except ConnectionFailed as error:
-                problem = problem or error
+                if problem is None or error.hint:  # an untrusted certificate says more than "no plain http here"
+                    problem = error
                 continue
             status = response.status
             response.drain()

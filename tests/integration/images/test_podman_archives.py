@@ -3,19 +3,16 @@ the same configuration, the same files, and programs that run."""
 
 from __future__ import annotations
 
-import json
 import os
-import shutil
 import stat
-import subprocess
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from support.engine import Engine, need
-from support.runtimelab import COMMAND
+from support.engine import Engine
+from support.podman import Podman
+from support.podman import podman as make_podman
 from support.stacks import assert_same, build_stack, comparable
 from support.trees import CAPABILITY, archive, everything, overlay, snapshot
 
@@ -33,53 +30,10 @@ FORMS = ["docker-archive", "oci-archive"]
 COMPARED = ("Env", "Cmd", "Entrypoint", "User", "WorkingDir", "Labels", "ExposedPorts", "Volumes", "StopSignal")
 
 
-class Podman:
-    """Podman with a storage of its own, and our runtime (crun 1.8 refuses hosts with both cgroup versions)."""
-
-    def __init__(self, place: Path) -> None:
-        self.place = place
-        self.runtime = place / "orchestra-runtime"
-        self.runtime.write_text("#!/bin/sh\nexec " + " ".join(COMMAND) + ' "$@"\n')
-        self.runtime.chmod(0o755)
-
-    def __call__(self, *words: str) -> str:
-        base = ["podman", "--root", f"{self.place}/p", "--runroot", f"{self.place}/r", "--tmpdir", f"{self.place}/t",
-                "--storage-driver", "vfs", "--cgroup-manager", "cgroupfs", "--events-backend", "file",
-                "--runtime", str(self.runtime)]  # fmt: skip
-        done = subprocess.run([*base, *words], capture_output=True, text=True, timeout=150, check=False, stdin=subprocess.DEVNULL)
-        assert done.returncode == 0, f"podman {' '.join(words)}: {done.stderr}"
-        return done.stdout
-
-    def run(self, *words: str) -> str:
-        return self("run", "--network", "none", "--ulimit", "nofile=1024:1024", "--ulimit", "nproc=1000:1000", *words)
-
-    def inspect(self, image: str) -> dict[str, Any]:
-        return dict(json.loads(self("image", "inspect", image))[0])
-
-    def files(self, image: str) -> dict[str, Any]:
-        mounted = self("image", "mount", image).strip()
-        try:
-            return plain(snapshot(Path(mounted)))
-        finally:
-            self("image", "unmount", image)
-
-    def close(self) -> None:
-        for words in (("rm", "--all", "--force", "--time", "0"), ("rmi", "--all", "--force")):
-            self(*words)
-        for line in reversed(Path("/proc/self/mountinfo").read_text().splitlines()):
-            if line.split()[4].startswith(f"{self.place}/"):
-                subprocess.run(["umount", line.split()[4]], check=True)
-        shutil.rmtree(self.place)
-
-
 @pytest.fixture
 def podman() -> Iterator[Podman]:
-    need("podman", bool(shutil.which("podman") and shutil.which("conmon")), "podman is not installed")
-    made = Podman(Path(tempfile.mkdtemp(prefix="oc-p-")))  # podman takes 50 characters at most
-    try:
+    with make_podman() as made:
         yield made
-    finally:
-        made.close()
 
 
 def plain(files: dict[str, Any]) -> dict[str, Any]:
@@ -143,7 +97,7 @@ def test_podman_loads_what_we_saved(tmp_path: Path, engine: Engine, podman: Podm
     assert seen["RootFS"]["Layers"] == list(image.diff_ids)
     assert {key: seen["Config"].get(key) for key in COMPARED} == {key: image.settings.get(key) for key in COMPARED}
     assert [step["created_by"] for step in seen["History"]] == [step["created_by"] for step in image.config["history"]]
-    assert podman.files("mine:1") == files(store, image, tmp_path / "mount")
+    assert plain(podman.files("mine:1")) == files(store, image, tmp_path / "mount")
     assert podman.run("--rm", "mine:1") == "new\n70000\na b=c\n/srv\n"
 
 
@@ -156,7 +110,7 @@ def test_podman_sees_the_same_stacks(tmp_path: Path, podman: Podman, seed: int) 
     podman("load", "-i", str(tmp_path / "saved.tar"))
     with overlay(store.layers(image), tmp_path / "mount") as merged:
         want = plain(snapshot(merged))
-    assert_same(podman.files("stack:1"), want)
+    assert_same(plain(podman.files("stack:1")), want)
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -178,7 +132,7 @@ def test_we_load_what_podman_saved(tmp_path: Path, engine: Engine, podman: Podma
     assert list(image.diff_ids) == seen["RootFS"]["Layers"]
     assert len(image.diff_ids) == len(built.diff_ids) + 1
     assert {key: image.settings.get(key) for key in COMPARED} == {key: seen["Config"].get(key) for key in COMPARED}
-    mine, theirs = files(store, image, tmp_path / "mount"), podman.files("theirs:2")
+    mine, theirs = files(store, image, tmp_path / "mount"), plain(podman.files("theirs:2"))
     assert mine == theirs
     assert "all/hard" in mine and "all/file" not in mine and "all/closed/new" not in mine
     # and back again, with what we make of it

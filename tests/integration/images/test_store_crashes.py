@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import gzip
 import io
 import os
@@ -11,11 +10,10 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support.trees import archive
+from support.trees import archive, small_disk
 
 from orchestra.errors import OrchestraError
 from orchestra.images.archive import load, save
@@ -113,16 +111,6 @@ def test_processes_meet(tmp_path: Path, packed: tuple[Path, Image]) -> None:
         assert child.returncode == 0 and out.split()[-2:] == [image.id, "3"]
     whole(sweeper)
     assert len([name for name in os.listdir(sweeper.layers_dir) if not name.endswith(".lock")]) == 3
-
-
-@contextlib.contextmanager
-def small_disk(folder: Path, size: str) -> Iterator[Path]:
-    folder.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)], check=True)
-    try:
-        yield folder
-    finally:
-        subprocess.run(["umount", str(folder)], check=True)
 
 
 def test_a_full_disk_loses_nothing(tmp_path: Path) -> None:
