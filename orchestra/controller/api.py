@@ -74,7 +74,12 @@ class Api:
         from orchestra.engine.userns import for_builds
 
         return build_service(
-            project, service, store=self.engine.images, paths=self.paths, sink=sink, remap=for_builds()
+            project,
+            service,
+            store=self.engine.images,
+            paths=self.paths,
+            sink=sink,
+            remap=for_builds(self.paths),
         ).id
 
     # the daemon

@@ -29,6 +29,7 @@ from orchestra.engine.parts import Parts
 from orchestra.engine.sharing import ALONE, Placement
 from orchestra.engine.userns import Range
 from orchestra.errors import OrchestraError
+from orchestra.images import shifted
 from orchestra.linux import caps, fs
 from orchestra.runtime import defaults, seccomp
 
@@ -56,6 +57,7 @@ class Pieces:
     pid_of: PidOf
     ids: Range | None = None  # of its user namespace
     borrowed: Mapping[str, str] = field(default_factory=dict)  # path → where on the host it is for the start
+    mapped: bool = True  # whether ids of mounts are mapped; else the files have those of ``ids`` on disk
     placed: Placement = ALONE  # whose user namespace is joined
 
 
@@ -203,7 +205,7 @@ def _mounts(
 ) -> list[dict[str, Any]]:
     service, modes = container.spec.service, container.spec.namespaces
     root = _root(parts, container, pieces.layers)
-    found: list[dict[str, Any]] = userns.map_root(root) if pieces.ids else [root]
+    found: list[dict[str, Any]] = userns.map_root(root) if pieces.ids and pieces.mapped else [root]
     basic = defaults.mounts(
         shm_size=service.shm_size or defaults.SHM_SIZE,
         writable_cgroup=service.privileged or options.writable_cgroups,
@@ -245,26 +247,28 @@ def _mounts(
             }
         )
     targets = {mount["destination"] for mount in given}
-    layers = _image_mount_layers(parts, warnings)
+    layers = _image_mount_layers(parts, pieces)
     records = [
         oci_mount(r, layers(r))
         for r in container.state.mounts
         if r["Destination"] not in targets and r["Type"] in ("tmpfs", "image")
     ]
     if pieces.ids:
-        records = userns.map_mounts(records)
+        records = userns.map_mounts(records, mapped=pieces.mapped)
     taken = targets | {mount["destination"] for mount in records}
     found += [mount for mount in basic if mount["destination"] not in taken]
     return found + in_order([*given, *records])
 
 
-def _image_mount_layers(parts: Parts, warnings: list[str]) -> Any:
-    del warnings
+def _image_mount_layers(parts: Parts, pieces: Pieces) -> Any:
+    ids = pieces.ids
 
     def of_record(record: Mapping[str, Any]) -> Any:
         def directories(_target: str) -> list[str]:
             image = parts.images.get(str(record["Source"]))
             paths = parts.images.layers(image)
+            if ids and not pieces.mapped:
+                paths = shifted.layers(parts.images, image, ids.triple)
             if record.get("Subpath"):
                 found = LayerView(paths).directories(str(record["Subpath"]))
                 if not found:

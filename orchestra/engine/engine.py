@@ -89,7 +89,7 @@ class Engine:
         self.health = HealthWatch(self.parts, self.life)
         self.life.on_running = self.health.begin
         self.life.on_removed = self._note_images
-        self.inside = Inside(self.parts)
+        self.inside = Inside(self.parts, self.life.owners)
         self.recovery = Recovery(self.parts, self.life, self.nets, self.health)
         self.parts.shims.on_event = self._event
         self.parts.shims.on_lost = self._lost
@@ -281,12 +281,14 @@ class Engine:
         self.parts.hub.publish("volume", "destroy", name, {"driver": "local"})
 
     def export_volume(self, name: str, fd: int) -> None:
+        self.life.owners.plain_volume(name)
         with os.fdopen(os.dup(fd), "wb") as stream, self.volumes_.contents(name, read_only=True) as place:
             archive.export_tar(place, stream)
 
     def import_volume(self, name: str, fd: int) -> None:
         if not self.volumes_.exists(name):
             self.volumes_.create(name, created=self.parts.clock.now())
+        self.life.owners.plain_volume(name)
         with os.fdopen(os.dup(fd), "rb") as stream, self.volumes_.contents(name) as place:
             archive.import_tar(place, stream)
 
@@ -563,7 +565,7 @@ class Engine:
         try:
             image = commit(self.images, self.parts.folder(container.id) / "upper", self.images.get(container.spec.image_id),
                            created=self.parts.clock.now(), changes=changes, names=[name] if name else [], author=author, message=message,
-                           exclude=_mounted(container))  # fmt: skip
+                           exclude=_mounted(container), shifted=self.life.owners.of(container))  # fmt: skip
         finally:
             if held:
                 self.unpause(container.id)

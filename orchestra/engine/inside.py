@@ -16,8 +16,10 @@ from typing import Any
 
 from orchestra.engine import bundle
 from orchestra.engine.container import Container
+from orchestra.engine.owners import Owners
 from orchestra.engine.parts import Parts
 from orchestra.errors import NotFoundError, OrchestraError
+from orchestra.images import shifted
 from orchestra.volumes.manager import Volumes
 
 HELPER = Path(__file__).with_name("inside_process.py")
@@ -26,14 +28,15 @@ HELPER = Path(__file__).with_name("inside_process.py")
 class Inside:
     """See the module's docstring."""
 
-    def __init__(self, parts: Parts) -> None:
-        self.parts = parts
+    def __init__(self, parts: Parts, owners: Owners) -> None:
+        self.parts, self.owners = parts, owners
 
     def _place(self, container: Container, lent: ExitStack) -> dict[str, Any]:
         """Where the helper finds the root; ``lent`` ends the mounts made for it."""
         if container.running and container.state.pid:
             return {"pid": container.state.pid, "user": bool(container.state.ids)}
         layers = self.parts.images.layers(self.parts.images.get(container.spec.image_id))
+        self.owners.plain(container)
         bundle.make_upper(self.parts, container, layers)  # takes the mark of the volatile mount away
         root = bundle._root(self.parts, container, layers)
         volumes = []
@@ -53,6 +56,7 @@ class Inside:
             return str(record["Source"])
         if record["Type"] != "volume" or not volumes.exists(record["Name"]):
             return ""
+        self.owners.plain_volume(record["Name"])
         subpath = record.get("Subpath") or ""
         mount = volumes.mount(record["Name"], record["Destination"], subpath=subpath)
         if mount["type"] == "tmpfs":
@@ -109,9 +113,18 @@ class Inside:
         whether it runs or not."""
         layers = self.parts.images.layers(self.parts.images.get(container.spec.image_id))
         bundle.make_upper(self.parts, container, layers)
+        ids = self.owners.of(container)
+        if ids:
+            layers = shifted.of_paths(layers, ids)
         places = [self.parts.folder(container.id) / "upper", *reversed(layers)]
         options = [f"lowerdir={':'.join(map(str, places))}", "redirect_dir=off", "metacopy=off", "index=off"]
-        where = {"pid": 0, "overlay": options, "at": str(self.parts.paths.mountpoint), "mounts": []}
+        where = {
+            "ids": ids,
+            "pid": 0,
+            "overlay": options,
+            "at": str(self.parts.paths.mountpoint),
+            "mounts": [],
+        }
         self.call(container, {"op": "get", "path": "/.", "follow": False, "whole": True, **where}, fd)
 
     def changes(self, container: Container) -> list[tuple[str, str]]:

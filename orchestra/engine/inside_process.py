@@ -118,21 +118,24 @@ def get(root: int, request: dict[str, Any], fd: int) -> dict[str, Any]:
     ):
         if request.get("whole"):
             for entry in sorted(os.listdir("/")):
-                add(tar, f"/{entry}", entry)
+                add(tar, f"/{entry}", entry, request.get("ids"))
         else:
             add(tar, clean, name)
     return found
 
 
-def add(tar: tarfile.TarFile, path: str, name: str) -> None:
+def add(tar: tarfile.TarFile, path: str, name: str, ids: list[int] | None = None) -> None:
     """Like TarFile.add, but what vanishes meanwhile is left out, and sockets are. What may not be read
-    raises PermissionError."""
+    raises PermissionError. ``ids`` is the range (uid, gid, size) whose ids the files have on disk."""
     try:
         member = tar.gettarinfo(path, name)
     except FileNotFoundError:
         return
     if member is None:
         return
+    if ids:
+        member.uid -= ids[0] if ids[0] <= member.uid < ids[0] + ids[2] else 0
+        member.gid -= ids[1] if ids[1] <= member.gid < ids[1] + ids[2] else 0
     if member.isreg():
         try:
             with open(path, "rb") as source:
@@ -151,7 +154,7 @@ def add(tar: tarfile.TarFile, path: str, name: str) -> None:
         except OSError:
             return
         for entry in entries:
-            add(tar, f"{path.rstrip('/')}/{entry}", f"{name}/{entry}")
+            add(tar, f"{path.rstrip('/')}/{entry}", f"{name}/{entry}", ids)
 
 
 def put(_root: int, request: dict[str, Any], fd: int) -> dict[str, Any]:

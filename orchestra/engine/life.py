@@ -25,12 +25,14 @@ from orchestra.engine.hostfiles import host_resolver, write_all
 from orchestra.engine.mounts import Record, prepare_bind, records
 from orchestra.engine.namespaces import joined, mode_of, shared_kinds, shared_with
 from orchestra.engine.nets import Nets
+from orchestra.engine.owners import Owners
 from orchestra.engine.parts import Parts
 from orchestra.engine.ports import PortBook
 from orchestra.engine.process import arguments, user_of
 from orchestra.engine.sharing import Peer, Placement, place
 from orchestra.engine.userns import Range
 from orchestra.errors import ConflictError, NotFoundError, OrchestraError
+from orchestra.images import shifted
 from orchestra.network import hosts
 from orchestra.network.model import EndpointSpec
 from orchestra.runtime.problems import EXEC, StepError
@@ -50,6 +52,7 @@ class Life:
     def __init__(self, parts: Parts, nets: Nets, ports: PortBook, volumes: Volumes) -> None:
         self.parts, self.nets, self.ports, self.volumes = parts, nets, ports, volumes
         self.files = Secrets(parts.paths)
+        self.owners = Owners(parts, volumes)
         self.on_running: Callable[[Container], None] = lambda _container: None
         self.on_removed: Callable[[], None] = lambda: None
         self._ids_lock = threading.Lock()
@@ -145,7 +148,7 @@ class Life:
                 self.volumes.create(name, labels=labels, anonymous=bool(record["Anonymous"]))
                 if record["Anonymous"]:
                     undo.callback(self._drop_volume, name)
-            if not record.get("NoCopy") and not record.get("Subpath"):
+            if not record.get("NoCopy") and not record.get("Subpath") and self.owners.may_fill(name):
                 self.volumes.fill_from_image(name, layers, record["Destination"])
             record["Source"] = str(self.volumes.path(name))
 
@@ -211,8 +214,9 @@ class Life:
             warnings = list(state.warnings)
             ids, placed = self._claim_ids(container)
             warnings += placed.warnings
+            given = self.owners.for_start(container, ids.triple if ids else None)
             pieces = bundle.Pieces(
-                layers,
+                shifted.layers(parts.images, image, given) if given else layers,
                 self._etc(container, endpoints, ids),
                 self._mounts(container, layers, ids, lent),
                 self._pid_of,
@@ -221,6 +225,7 @@ class Life:
                     path: lent.enter_context(borrowed(parts.paths.volumes, self._pid_of(ref), path))
                     for ref, path in bundle.borrowings(container, placed)
                 },
+                given is None,
                 placed,
             )
             config = bundle.write(parts, container, pieces, warnings)
@@ -297,7 +302,8 @@ class Life:
             if found.own:
                 held = [c.state.ids for c in self.parts.registry.all() if c.state.ids]
                 used = [(first, size) for uid, gid, size in held for first in (uid, gid)]
-                found = found.at(userns.free_start(used))
+                before = self.owners.of(container)
+                found = found.at(userns.free_start(used, before=before[0] if before else 0))
             container.state.ids = (found.uid, found.gid, found.size)
         return found, placed
 
@@ -430,10 +436,14 @@ class Life:
             if record["Type"] == "bind":
                 prepare_bind(record)
                 bind = oci_mount(record, lambda _target: [])
-                found += userns.map_mounts([bind]) if ids and record.get("IdMap") else [bind]
+                if ids and record.get("IdMap"):
+                    self.owners.need_mapping(record["Destination"])
+                    (bind,) = userns.map_mounts([bind])
+                found.append(bind)
             elif record["Type"] == "volume":
                 mount = self._volume_mount(container, record, layers)
-                mounts = userns.map_mounts([mount]) if ids else [mount]
+                given = self.owners.give_volume(container, record["Name"], ids.triple if ids else None)
+                mounts = userns.map_mounts([mount], mapped=given is None) if ids else [mount]
                 subpath = record.get("Subpath") or ""
                 found += [
                     lent.enter_context(self.volumes.lent(record["Name"], m, subpath=subpath)) for m in mounts

@@ -2,8 +2,9 @@
 
 On disk every file keeps the ids that it has inside: the image's layers, the container's own and its volumes
 are mounted with their ids mapped (mount_setattr(2), MOUNT_ATTR_IDMAP). So a range is chosen anew at each
-start, and a volume means the same with a user namespace and without. Bind mounts are the host's and are not
-mapped: what no id of the container owns shows as nobody's.
+start, and a volume means the same with a user namespace and without. Where the kernel cannot (``ownership``), files
+get the ids of the range on disk: layers as copies, the rest in its place. Bind mounts are the host's and are not
+mapped without the word ``idmap``: what no id of the container owns shows as nobody's.
 
 ``userns_mode``: ``host`` none; ``auto`` (or ``private``) a range of its own, ``auto:size=N`` for N ids. Without
 one the key ``userns-remap`` of the engine's settings decides, as dockerd's: ``default`` one range for all,
@@ -25,13 +26,14 @@ from typing import Any
 
 from orchestra.engine.accounts import Identity
 from orchestra.errors import ConflictError, Location, OrchestraError, UnsupportedError
+from orchestra.paths import Paths
 
 SETTINGS = Path("/etc/orchestra/daemon.json")
 SIZE = 65536
 FIRST, END = 0x70000000, 0x7FFE0000  # what systemd leaves to others: 4094 ranges, the first of them shared
 SUBUID, SUBGID = Path("/etc/subuid"), Path("/etc/subgid")
 _OWNER = "orchestra"  # whose entries in /etc/subuid and /etc/subgid "default" takes, where there are some
-_KEYS = {"userns-remap"}
+_KEYS = {"userns-remap", "id-mapped-mounts"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +45,11 @@ class Range:
     own: bool = True
     uid: int = 0
     gid: int = 0
+
+    @property
+    def triple(self) -> tuple[int, int, int]:
+        """As the state of a container records it."""
+        return self.uid, self.gid, self.size
 
     def at(self, start: int) -> Range:
         return Range(self.size, True, start, start)
@@ -151,12 +158,17 @@ def _group_name(text: str) -> str:
         return text
 
 
-def for_builds() -> tuple[int, int, int] | None:
+def for_builds(paths: Paths) -> tuple[int, int, int] | None:
     """(uid, gid, size) for the commands of builds, as BuildRequest takes it: by the engine's default; with
-    ``auto`` the range that is shared."""
+    ``auto`` the range that is shared. Raises OrchestraError where ids cannot be mapped."""
     found = _by_default(remap_setting())
     if found is None:
         return None
+    if not may_map(paths):
+        raise UnsupportedError(
+            "userns-remap: builds need id-mapped mounts, which this filesystem or kernel does not have",
+            hint="build with an engine without userns-remap (ORCHESTRA_SETTINGS)",
+        )
     return (FIRST, FIRST, SIZE) if found.own else (found.uid, found.gid, found.size)
 
 
@@ -179,12 +191,43 @@ def _first(path: Path, names: set[str]) -> tuple[int, int] | None:
 
 
 def remap_setting(path: Path | None = None) -> str:
-    """``userns-remap`` of /etc/orchestra/daemon.json (or the file that ORCHESTRA_SETTINGS names)."""
+    """``userns-remap`` of the settings."""
+    place, data = _settings(path)
+    found = data.get("userns-remap") or ""
+    if not isinstance(found, str):
+        raise OrchestraError(
+            f"userns-remap is no string: {found!r}",
+            hint=f'write "userns-remap": "{found}"' if isinstance(found, int) else "",
+            location=Location(str(place), 1),
+        )
+    return found
+
+
+def mapping_setting(path: Path | None = None) -> bool:
+    """``id-mapped-mounts`` of the settings: whether they may be used where the kernel has them."""
+    place, data = _settings(path)
+    found = data.get("id-mapped-mounts", True)
+    if not isinstance(found, bool):
+        raise OrchestraError(
+            f"id-mapped-mounts is neither true nor false: {found!r}", location=Location(str(place), 1)
+        )
+    return found
+
+
+def may_map(paths: Paths) -> bool:
+    """Whether ids of mounts are mapped here: by the settings and what the kernel can."""
+    from orchestra.engine.ownership import can_map
+
+    return mapping_setting() and can_map(paths.images / "layers", paths.containers)
+
+
+def _settings(path: Path | None) -> tuple[Path, dict[str, Any]]:
+    """What /etc/orchestra/daemon.json (or the file that ORCHESTRA_SETTINGS names) says."""
     place = path or Path(os.environ.get("ORCHESTRA_SETTINGS") or SETTINGS)
     try:
         text = place.read_text("utf-8")
     except FileNotFoundError:
-        return ""
+        return place, {}
     try:
         data = json.loads(text)
     except ValueError as problem:
@@ -196,17 +239,10 @@ def remap_setting(path: Path | None = None) -> str:
     if unknown:
         raise OrchestraError(
             f"unknown setting {', '.join(unknown)}",
-            hint="known: userns-remap",
+            hint=f"known: {', '.join(sorted(_KEYS))}",
             location=Location(str(place), 1),
         )
-    found = data.get("userns-remap") or ""
-    if not isinstance(found, str):
-        raise OrchestraError(
-            f"userns-remap is no string: {found!r}",
-            hint=f'write "userns-remap": "{found}"' if isinstance(found, int) else "",
-            location=Location(str(place), 1),
-        )
-    return found
+    return place, data
 
 
 def check_user(identity: Identity, ids: Range | None) -> None:
@@ -222,15 +258,19 @@ def check_user(identity: Identity, ids: Range | None) -> None:
                 )
 
 
-def free_start(used: Iterable[tuple[int, int]]) -> int:
-    """The start of the first range that touches none of ``used`` (start, size). The very first one is for
-    the containers that share (``userns-remap: default``)."""
+def free_start(used: Iterable[tuple[int, int]], *, before: int = 0) -> int:
+    """The start of a range that touches none of ``used`` (start, size): ``before`` if it is such a start and free,
+    else the first. The very first one is for the containers that share (``userns-remap: default``)."""
     taken = {
         slot
         for start, size in used
         for slot in range((start - FIRST) // SIZE, (start + size - 1 - FIRST) // SIZE + 1)
     }
-    for slot in range(1, (END - FIRST) // SIZE):
+    last = (END - FIRST) // SIZE
+    slot, rest = divmod(before - FIRST, SIZE)
+    if not rest and 1 <= slot < last and slot not in taken:
+        return before
+    for slot in range(1, last):
         if slot not in taken:
             return FIRST + slot * SIZE
     raise ConflictError(
@@ -243,14 +283,14 @@ def map_root(root: Mapping[str, Any]) -> list[dict[str, Any]]:
     return [{**root, "options": [*root["options"], "idmap"]}]
 
 
-def map_mounts(mounts: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Mounts of volumes, with their ids mapped. File systems that would have to be mounted inside the
-    namespace are refused where the kernel would."""
+def map_mounts(mounts: Iterable[Mapping[str, Any]], *, mapped: bool = True) -> list[dict[str, Any]]:
+    """Mounts of volumes, with their ids mapped (not ``mapped``: they have the right ones). File systems that would
+    have to be mounted inside the namespace are refused where the kernel would."""
     found = []
     for mount in mounts:
         options = list(mount["options"])
         if "bind" in options or "rbind" in options or mount.get("type") == "bind":
-            found.append({**mount, "options": [*options, "idmap"]})
+            found.append({**mount, "options": [*options, "idmap"] if mapped else options})
         elif mount.get("type") == "tmpfs":
             found.append(dict(mount))
         else:

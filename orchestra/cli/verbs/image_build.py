@@ -103,7 +103,7 @@ def _request(context: Context, args: argparse.Namespace) -> BuildRequest:
         pull=args.pull,
         platform=args.platform,
         network=args.network,
-        remap=for_builds(),
+        remap=for_builds(context.paths),
         extra_hosts=tuple(args.add_host),
         secrets=tuple(_secret(context, text) for text in args.secret),
         ssh=tuple(args.ssh),

@@ -10,6 +10,7 @@ import pytest
 from orchestra.engine import userns
 from orchestra.engine.userns import FIRST, SIZE, Range
 from orchestra.errors import ConflictError, OrchestraError, UnsupportedError
+from orchestra.paths import Paths
 
 
 @pytest.fixture(autouse=True)
@@ -87,10 +88,11 @@ def swap(names: dict[str, int], text: str) -> str:
         ("gap", 10, 50, 20),  # what follows a gap does not count
     ],
 )
-def test_forms_of_userns_remap(settings: Path, remap: str, uid: int, gid: int, size: int) -> None:
+def test_forms_of_userns_remap(settings: Path, monkeypatch: pytest.MonkeyPatch, remap: str, uid: int, gid: int, size: int) -> None:
+    monkeypatch.setattr(userns, "may_map", lambda _paths: True)
     settings.write_text(json.dumps({"userns-remap": remap}))
     assert wanted("") == Range(size, False, uid, gid)
-    assert userns.for_builds() == (uid, gid, size)
+    assert userns.for_builds(Paths("/nowhere", "/nowhere")) == (uid, gid, size)
     assert wanted("host") is None and wanted("auto") == Range(SIZE)
 
 
@@ -148,6 +150,27 @@ def test_bad_settings_say_where(settings: Path, text: str) -> None:
     with pytest.raises(OrchestraError) as caught:
         wanted("")
     assert caught.value.location and caught.value.location.file == str(settings) and caught.value.location.line == 1
+
+
+def test_builds_need_mapped_ids(settings: Path) -> None:
+    settings.write_text('{"userns-remap": "default", "id-mapped-mounts": false}')
+    with pytest.raises(UnsupportedError, match="id-mapped"):
+        userns.for_builds(Paths("/nowhere", "/nowhere"))
+    assert userns.mapping_setting() is False
+    settings.write_text('{"id-mapped-mounts": false}')
+    assert userns.for_builds(Paths("/nowhere", "/nowhere")) is None
+    settings.write_text('{"id-mapped-mounts": "no"}')
+    with pytest.raises(OrchestraError, match="neither true nor false"):
+        userns.mapping_setting()
+    settings.unlink()
+    assert userns.mapping_setting() is True
+
+
+def test_the_range_that_it_had_before() -> None:
+    used = [(FIRST + SIZE, SIZE)]
+    assert userns.free_start(used, before=FIRST + 5 * SIZE) == FIRST + 5 * SIZE
+    for other in (0, FIRST, FIRST + SIZE, FIRST + 5 * SIZE + 1, userns.END, 100000):
+        assert userns.free_start(used, before=other) == FIRST + 2 * SIZE
 
 
 def test_free_ranges() -> None:
