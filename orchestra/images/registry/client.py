@@ -230,8 +230,8 @@ class RegistryClient:
             try:
                 response = self.transport.send(Request("GET", url))
             except ConnectionFailed as error:
-                if problem is None or error.hint:  # an untrusted certificate says more than "no plain http here"
-                    problem = error
+                # an untrusted certificate says more than "no plain http here"
+                problem = error if problem is None or error.hint else problem
                 continue
             status = response.status
             response.drain()
