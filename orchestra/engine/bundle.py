@@ -18,8 +18,8 @@ from typing import Any
 
 from orchestra.engine import devices as devices_of
 from orchestra.engine import process as processes
+from orchestra.engine import quota, security, userns
 from orchestra.engine import resources as limits_of
-from orchestra.engine import security, userns
 from orchestra.engine.accounts import Identity, resolve
 from orchestra.engine.container import Container
 from orchestra.engine.layers import LayerView
@@ -336,7 +336,11 @@ def make_upper(parts: Parts, container: Container, layers: Sequence[Path]) -> No
     folder = parts.folder(container.id)
     upper = folder / "upper"
     if not upper.is_dir():
-        upper.mkdir(mode=0o755)
+        size = quota.size_of(container.spec.service.storage_opt)
+        if size > 0:
+            quota.limit(parts.paths, folder, size)
+        else:
+            upper.mkdir(mode=0o755)
         dress_upper(upper, layers)
     (folder / "work").mkdir(mode=0o700, exist_ok=True)
     mark = folder / "work" / "work" / "incompat" / "volatile"
@@ -379,7 +383,6 @@ def _other_warnings(container: Container, warnings: list[str]) -> None:
         "isolation": service.isolation,
         "runtime": service.runtime,
         "credential_spec": service.credential_spec,
-        "storage_opt": service.storage_opt,
         "models": service.models,
         "use_api_socket": service.use_api_socket,
     }

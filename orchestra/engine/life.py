@@ -15,7 +15,7 @@ from typing import Any
 
 from orchestra.backend import ContainerSpec, Publisher
 from orchestra.compose.model import Port
-from orchestra.engine import bundle, userns
+from orchestra.engine import bundle, quota, userns
 from orchestra.engine import ports as port_rules
 from orchestra.engine import resources as limits
 from orchestra.engine.borrow import borrowed
@@ -107,6 +107,7 @@ class Life:
         """What can be known to be wrong before anything is made."""
         spec = container.spec
         arguments(spec.service, container.image)
+        quota.check(self.parts.paths, spec.service.storage_opt)
         port_rules.check(self._wanted_ports(container))
         if mode_of(spec.namespaces, "network") and spec.service.ports:
             warnings.append("ports: published ports are discarded when another network namespace is used")
@@ -568,6 +569,8 @@ class Life:
         """All of it, from whatever state it is in; ``volumes``: its anonymous ones, too."""
         self.clear(container)
         self._release(container)
+        if container.spec.service.storage_opt:
+            quota.release(self.parts.folder(container.id))
         self.parts.sweeper.discard(self.parts.folder(container.id))
         shutil.rmtree(self.parts.bundle(container.id), ignore_errors=True)
         if volumes:

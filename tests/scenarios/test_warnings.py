@@ -16,7 +16,6 @@ services:
     init: true
     runtime: other
     isolation: hyperv
-    storage_opt: {size: 1G}
     use_api_socket: true
     credential_spec: {file: x.json}
     security_opt: [apparmor=some, "label=type:x"]
@@ -48,7 +47,7 @@ models:
 """
 
 SAID = (
-    "runtime", "isolation", "storage_opt", "use_api_socket", "credential_spec", "apparmor", "label", '"syslog"', 'option "tag"',
+    "runtime", "isolation", "use_api_socket", "credential_spec", "apparmor", "label", '"syslog"', 'option "tag"',
     "pull_refresh_after", "models", "selinux", "driver_opts", "deploy.mode", "deploy.endpoint_mode", "deploy.labels", "deploy.update_config",
     "deploy.rollback_config", "deploy.placement", "reservations.cpus", "generic_resources", "ipam.driver", "ipam.options",
 )  # fmt: skip
@@ -61,10 +60,10 @@ def test_attributes_without_effect_are_named(engine: Engine) -> None:
     missing = [word for word in SAID if not any(word in line for line in lines)]
     assert missing == [], done.stderr
     numbered = {text.split(":")[0].strip(): number for number, text in enumerate(ALL.splitlines(), 1)}
-    for word in ("placement", "endpoint_mode", "storage_opt", "runtime"):
+    for word in ("placement", "endpoint_mode", "isolation", "runtime"):
         assert any(f"compose.yaml:{numbered[word]}:" in line and word in line for line in lines), (word, done.stderr)
     row = engine.ps()["warn-a-1"]
-    assert any("storage_opt" in warning for warning in row["Warnings"])
+    assert any("isolation" in warning for warning in row["Warnings"])
     again = engine.run("up", "-d").stderr
     assert "deploy.placement" not in again  # nothing is made, nothing is said again
     engine.run("down", "-t", "1")

@@ -7,7 +7,7 @@ mount -t cgroup2 cgroup2 /sys/fs/cgroup
 for controller in $(cat /sys/fs/cgroup/cgroup.controllers); do
     echo "+$controller" >/sys/fs/cgroup/cgroup.subtree_control
 done
-modprobe -a veth bridge nf_tables tun 2>/dev/null
+modprobe -a veth bridge nf_tables tun loop quota_v2 xfs 2>/dev/null
 for folder in /out/tools/usr /out/tools/lib /out/tools/sbin; do # into the overlay, where this machine has none
     [ ! -d "$folder" ] || cp -an "$folder/." "${folder#/out/tools}/"
 done
