@@ -326,3 +326,76 @@ def test_a_signal_before_the_start_ends_it(lab: Lab, number: str) -> None:
     found = json.loads(done.stdout)
     assert found["quick"]
     assert found["status"] == 128 + {"TERM": 15, "INT": 2, "USR1": 10}[number]
+
+
+INJECTED = """
+import copy, json, os, sys
+sys.path.insert(0, sys.argv[1])
+from orchestra.linux import program as programs
+from orchestra.runtime import create, quick
+from orchestra.runtime.cgroups import manager
+from orchestra.runtime.problems import StepError
+bundle, cgroup, number, argument = sys.argv[2], sys.argv[3], int(sys.argv[4]), int(sys.argv[5])
+config = json.load(open(bundle + "/config.json"))
+null = os.open("/dev/null", os.O_RDWR)
+plain = programs.Program.call
+at = -1
+def call(self, *arguments, **words):
+    if len(self) == at:
+        plain(self, number, argument)
+    return plain(self, *arguments, **words)
+programs.Program.call = call
+def fds(): return sorted(os.listdir("/proc/self/fd"))
+def mounts(): return open("/proc/self/mountinfo").read()
+def once():
+    quick._programs.clear()
+    group = manager(cgroup)
+    group.create({})
+    try:
+        prepared = create.prepare(config, container_id="x", bundle=bundle, stdio=(null, null, null), cgroups=group)
+        pending = prepared.launch()
+        try:
+            created = pending.finish()
+        except StepError as problem:
+            return "failed: " + str(problem)
+        try:
+            created.start()
+            status = os.waitstatus_to_exitcode(os.waitpid(created.pid, 0)[1])
+            os.close(created.pidfd)
+        except StepError:
+            created.abort()
+            return "start failed"
+        return ("quick " if pending.quick else "careful ") + str(status)
+    finally:
+        group.destroy()
+once()
+length = len(next(iter(quick._programs.values())))
+before = fds(), mounts()
+found = []
+for at in range(0, length, int(sys.argv[6])):
+    found.append(once())
+    assert (fds(), mounts()) == before, at
+    try:
+        os.waitpid(-1, os.WNOHANG)
+        raise AssertionError("a child is left")
+    except ChildProcessError: pass
+json.dump({"length": length, "found": found}, sys.stdout)
+"""
+
+
+@pytest.mark.parametrize(("number", "argument"), [(3, -1), (231, 9)], ids=["a call fails", "it ends"])
+def test_at_every_step_a_failure_leads_to_the_careful_way_or_to_nothing(lab: Lab, number: int, argument: int) -> None:
+    _name, place = lab.bundle(with_binds(lab) | {})
+    config = json.loads((place / "config.json").read_text())
+    config["process"]["args"] = ["sh", "-c", "exit 7"]
+    (place / "config.json").write_text(json.dumps(config))
+    words = [sys.executable, "-I", "-S", "-c", INJECTED, str(Path(orchestra.__file__).parents[1]), str(place),
+             f"/orchestra-test-{lab.mark}/x", str(number), str(argument), "4"]  # fmt: skip
+    done = subprocess.run(words, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    assert result["length"] > 150
+    # before "ready" the careful way takes over, after it the start has failed
+    turn = next((index for index, outcome in enumerate(result["found"]) if outcome != "careful 7"), len(result["found"]))
+    assert turn > 30
+    assert set(result["found"][turn:]) <= {"start failed", "quick 9"}
