@@ -12,7 +12,7 @@ import resource
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -128,8 +128,16 @@ def identity_of(
     container: Container, pieces_layers: Sequence[Path], upper: Path, user: str, groups: Sequence[str] = ()
 ) -> Identity:
     """Names are looked up in the container's own passwd and group."""
+    if not os.path.lexists(upper / "etc"):  # nothing of its own there yet: the same for all of the image
+        return _of_image(tuple(str(layer) for layer in pieces_layers), user, tuple(groups))
     view = LayerView([*pieces_layers, upper])
     return resolve(view.read, user, groups)
+
+
+@lru_cache(maxsize=256)
+def _of_image(layers: tuple[str, ...], user: str, groups: tuple[str, ...]) -> Identity:
+    """Layers do not change: their directories are named by their content."""
+    return resolve(LayerView([Path(layer) for layer in layers]).read, user, groups)
 
 
 def _process(

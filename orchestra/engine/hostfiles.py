@@ -7,6 +7,7 @@ container sees it.
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,11 +15,18 @@ from pathlib import Path
 from orchestra.network.hosts import ResolverSettings, parse_resolv_conf
 
 
+@functools.lru_cache(maxsize=8)
+def _parsed(place: str, *_look: int) -> ResolverSettings:
+    """Read once for each look (inode, time, size) of the file."""
+    return parse_resolv_conf(Path(place).read_text("utf-8", "replace"))
+
+
 def host_resolver() -> ResolverSettings:
     """What the host uses; systemd-resolved's stub is looked through."""
     for place in ("/etc/resolv.conf", "/run/systemd/resolve/resolv.conf"):
         try:
-            found = parse_resolv_conf(Path(place).read_text("utf-8", "replace"))
+            info = os.stat(place)
+            found = _parsed(place, info.st_ino, info.st_mtime_ns, info.st_size)
         except OSError:
             continue
         if found.nameservers and found.nameservers != ("127.0.0.53",):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -102,6 +103,12 @@ class Shims:
         self._nursery.close()
 
 
+@lru_cache(maxsize=4096)
+def _below(folder: Path, name: str) -> Path:
+    """A start asks a dozen times."""
+    return folder / name
+
+
 @dataclass(slots=True)
 class Parts:
     """See the module's docstring."""
@@ -119,14 +126,14 @@ class Parts:
 
     def folder(self, container_id: str) -> Path:
         """What of a container outlives a reboot."""
-        return self.paths.containers / container_id
+        return _below(self.paths.containers, container_id)
 
     def bundle(self, container_id: str) -> Path:
-        return self.paths.bundles / container_id
+        return _below(self.paths.bundles, container_id)
 
     def etc(self, container_id: str) -> Path:
         """Where its hosts, hostname and resolv.conf lie: each start writes them anew."""
-        return self.paths.bundles / container_id
+        return self.bundle(container_id)
 
     def log_path(self, container_id: str) -> Path:
         return self.folder(container_id) / "logs" / "output"
