@@ -16,10 +16,8 @@ import contextlib
 import errno
 import json
 import os
-import queue
 import shutil
 import stat
-import threading
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -31,7 +29,7 @@ from orchestra.images import below
 from orchestra.images.digest import Digest, hex_of, new_hash, short
 from orchestra.images.locks import acquire
 from orchestra.images.manifest import Descriptor
-from orchestra.images.mediatype import Compression, layer_compression
+from orchestra.images.mediatype import Compression
 from orchestra.images.problems import DigestError, LayerError, from_os_error
 
 if TYPE_CHECKING:
@@ -327,78 +325,6 @@ def remove_tree(path: Path) -> None:
             function(name)
 
     shutil.rmtree(path, onerror=again)
-
-
-class LiveUnpack:
-    """Unpacks a layer while it is downloaded: :meth:`feed` it the compressed bytes, then
-    :meth:`finish`. It never blocks the writer for ever: after an error, feeding is a no-op and
-    :meth:`finish` raises. Hold :func:`layer_lock` around its whole life."""
-
-    def __init__(
-        self, store: ImageStore, chain_id: Digest, diff_id: Digest, media_type: str,
-        *, limits: layers.Limits | None = None,
-    ) -> None:  # fmt: skip
-        from concurrent.futures import Future
-
-        layer_compression(media_type)  # refuses what is no layer
-        self._line: queue.Queue[bytes | None] = queue.Queue(16)
-        self._rest = b""
-        self._ended = self._failed = False
-        self._result: Future[Staged] = Future()
-
-        def work() -> None:
-            try:
-                self._result.set_result(stage(store, chain_id, diff_id, self, limits=limits))
-            except BaseException as error:
-                self._failed = True
-                self._result.set_exception(error)
-
-        self._thread = threading.Thread(target=work, name="live-unpack", daemon=True)
-        self._thread.start()
-
-    def read(self, size: int, /) -> bytes:
-        """For the unpacking thread."""
-        if not self._rest and not self._ended:
-            item = self._line.get()
-            if item is None:
-                self._ended = True
-            else:
-                self._rest = item
-        data, self._rest = self._rest[:size], self._rest[size:]
-        return data
-
-    def feed(self, data: bytes) -> None:
-        self._put(bytes(data) if data else None)
-
-    def _put(self, item: bytes | None) -> None:
-        if item is None:
-            return
-        while not self._failed:
-            try:
-                self._line.put(item, timeout=0.2)
-                return
-            except queue.Full:
-                continue
-
-    def finish(self) -> Staged:
-        """The end of the bytes; waits for the unpacking. Then :func:`publish` the result."""
-        self._end()
-        return self._result.result()
-
-    def abort(self) -> None:
-        """The download failed: stop and remove what was unpacked."""
-        self._end()
-        with contextlib.suppress(Exception):
-            remove_tree(self._result.result().folder)
-
-    def _end(self) -> None:
-        while not self._failed and not self._result.done():
-            try:
-                self._line.put(None, timeout=0.2)
-                break
-            except queue.Full:
-                continue
-        self._thread.join()
 
 
 def lowerdirs(paths: Sequence[Path]) -> list[str]:

@@ -171,17 +171,16 @@ class Authenticator:
         text = response.read(_TOKEN_LIMIT, "token")
         if response.status == 200:
             return _object(text, realm)
-        self._refused(realm, response.status, response.header("Retry-After"), bool(credentials))
+        self._refused(realm, response.status, response.retry_after, bool(credentials))
         raise AssertionError("unreachable")
 
-    def _refused(self, realm: str, status: int, retry_after: str, with_credentials: bool) -> None:
+    def _refused(self, realm: str, status: int, retry_after: float | None, with_credentials: bool) -> None:
         if status == 429 or status >= 500:
-            wait = float(retry_after) if retry_after.isdigit() else None
             raise RegistryError(
                 f"token server {shown(realm)} answered {status}",
                 status=status,
                 transient=True,
-                retry_after=wait,
+                retry_after=retry_after,
             )
         if with_credentials:
             raise AuthenticationError(

@@ -201,13 +201,12 @@ class RegistryClient:
         if status == 404:
             return NotFoundError(f"{host} does not have it{tail}")
         transient = status in (408, 425, 429) or status >= 500
-        after = response.header("Retry-After")
         words = "asks for fewer requests (429)" if status == 429 else f"answered {status}"
         return RegistryError(
             f"{host} {words}{tail}",
             status=status,
             transient=transient,
-            retry_after=float(after) if after.isdigit() else None,
+            retry_after=response.retry_after,
         )
 
     def _is_own(self, url: str) -> bool:

@@ -12,8 +12,11 @@ import http.client
 import socket
 import ssl
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
+from email.utils import parsedate_to_datetime
 from typing import Any
 from urllib.parse import SplitResult, urljoin, urlsplit
 
@@ -34,6 +37,12 @@ _HANDSHAKE_PATIENCE = 2
 """In connect timeouts: all of TLS, CONNECT and SOCKS of a new connection."""
 _POOL = 8
 _FOLLOWED = (301, 302, 303, 307, 308)
+
+
+def whole_number(text: str) -> int | None:
+    """Of a header; int() alone takes other scripts' digits and refuses long ones."""
+    return int(text) if text.isascii() and text.isdigit() and len(text) <= 18 else None
+
 
 Body = Callable[[], Iterable[bytes]]
 """Makes the body anew for every attempt."""
@@ -71,8 +80,18 @@ class Response:
     @property
     def length(self) -> int | None:
         """The promised bytes of the body."""
-        text = self.header("Content-Length")
-        return int(text) if text.isdigit() else None
+        return whole_number(self.header("Content-Length"))
+
+    @property
+    def retry_after(self) -> float | None:
+        """The seconds to wait, as the server wishes: a number or a date (RFC 9110, 10.2.3)."""
+        text = self.header("Retry-After").strip()
+        seconds = whole_number(text)
+        if seconds is not None or not text:
+            return seconds
+        with suppress(ValueError, TypeError, OverflowError, IndexError):
+            return max(0.0, parsedate_to_datetime(text).timestamp() - time.time())
+        return None
 
     def read(self, limit: int, what: str = "answer") -> bytes:
         """The whole body, which must not have more than ``limit`` bytes."""

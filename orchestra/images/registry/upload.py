@@ -13,7 +13,7 @@ from urllib.parse import quote, urlencode, urlsplit
 from orchestra.errors import NotFoundError
 from orchestra.images.blobs import BlobStore
 from orchestra.images.registry.client import RegistryClient, push_scope
-from orchestra.images.registry.http import Response
+from orchestra.images.registry.http import Response, whole_number
 from orchestra.images.registry.problems import AuthenticationError, RegistryError
 
 _PIECE = 256 << 10
@@ -114,8 +114,7 @@ def _chunked(job: Upload, scope: str, chunk: int, step: Step) -> None:
     response = _begin(job, scope)
     response.drain()
     location = _location(job, response)
-    least = response.header("OCI-Chunk-Min-Length")
-    chunk = max(chunk, int(least) if least.isdigit() else 0)
+    chunk = max(chunk, whole_number(response.header("OCI-Chunk-Min-Length")) or 0)
     offset = failures = 0
     while offset < job.size:
         end = min(offset + chunk, job.size)
@@ -145,8 +144,8 @@ def _standing(job: Upload, scope: str, location: str) -> tuple[str, int]:
     """Where the server stands after a failure."""
     response = job.client.call("GET", location, scope=scope)
     response.drain()
-    last = response.header("Range").removeprefix("bytes=").partition("-")[2]
-    offset = int(last) + 1 if last.isdigit() and int(last) else 0
+    last = whole_number(response.header("Range").removeprefix("bytes=").partition("-")[2])
+    offset = min(last + 1, job.size) if last else 0
     target = response.header("Location")
     return (job.client.transport.redirected(response.url, target) if target else location), offset
 

@@ -93,6 +93,8 @@ ANSWERS: dict[str, Callable[[socket.socket], None]] = {
     "an impossible status": lambda client: client.sendall(b"HTTP/1.1 9999 OK\r\n\r\n"),
     "a strange length": lambda client: client.sendall(OK + b"Content-Length: -5\r\n\r\nabc"),
     "a long length": lambda client: client.sendall(OK + b"Content-Length: " + b"9" * 30 + b"\r\n\r\nabc"),
+    "a length in other digits": lambda client: client.sendall(OK + b"Content-Length: \xb2\r\n\r\nabc"),
+    "a length of 5000 digits": lambda client: client.sendall(OK + b"Content-Length: " + b"9" * 5000 + b"\r\n\r\nabc"),
     "strange chunks": lambda client: client.sendall(OK + b"Transfer-Encoding: chunked\r\n\r\nzz\r\n"),
     "a huge chunk": endless(OK + b"Transfer-Encoding: chunked\r\n\r\nffffffffffff\r\n", b"x" * 65536),
     "endless chunks": endless(OK + b"Transfer-Encoding: chunked\r\n\r\n", b"1\r\nx\r\n"),
@@ -169,16 +171,26 @@ def damaged(registry: Registry, data: bytes, *, size: int | None = None, diff_id
     registry.add_manifest("app", "1", value)
 
 
-PACKED = gzip.compress(LAYER)
+PACKED = gzip.compress(LAYER, mtime=0)
 PARTS = zlib.compressobj(9, zlib.DEFLATED, 31)
 BOMB = PARTS.compress(LAYER[:512] + bytes(64 << 20)) + PARTS.flush()
 
 
-@pytest.mark.parametrize(
-    "data",
-    [PACKED[:-9], PACKED[:40], PACKED[:-1] + b"x", b"\x1f\x8b", b"", b"no tar at all" * 100, b"\x28\xb5\x2f\xfd" + b"\0" * 50, BOMB,
-     gzip.compress(LAYER[:700]), PACKED + b"tail"],
-)  # fmt: skip
+CONTENTS = {
+    "no end": PACKED[:-9],
+    "the beginning": PACKED[:40],
+    "a wrong sum": PACKED[:-1] + b"x",
+    "two bytes": b"\x1f\x8b",
+    "nothing": b"",
+    "no tar": b"no tar at all" * 100,
+    "no zstd": b"\x28\xb5\x2f\xfd" + b"\0" * 50,
+    "zeros, another diff id": BOMB,
+    "half a tar": gzip.compress(LAYER[:700], mtime=0),
+    "a tail": PACKED + b"tail",
+}
+
+
+@pytest.mark.parametrize("data", CONTENTS.values(), ids=CONTENTS.keys())
 def test_layers_whose_digest_is_right_and_content_is_not(store: ImageStore, env: dict[str, str], data: bytes) -> None:
     with Registry() as registry:
         damaged(registry, data)
@@ -210,6 +222,22 @@ def test_a_diff_id_that_is_another(store: ImageStore, env: dict[str, str]) -> No
         with pytest.raises(OrchestraError, match="wrong content"):
             pull(store, f"{registry.host}/app:1", environ=env, config=QUICK)
     assert [name for name in store.layers_dir.iterdir() if name.suffix != ".lock"] == []
+
+
+@pytest.mark.parametrize("standing", ["0-\xb2", "0-" + "9" * 5000, "0-99999999999", "9-0", "x", "", "bytes=0-4"], ids=range(7))
+def test_an_upload_that_stands_anywhere(store: ImageStore, env: dict[str, str], standing: str) -> None:
+    """After a broken chunk the server says where to go on, or nonsense."""
+    with Registry() as registry:
+        registry.add_image("app", "1", [LAYER])
+        image = pull(store, f"{registry.host}/app:1", environ=env)
+        registry.mount = False
+        store.tag(image.id, f"{registry.host}/new:1")
+        registry.faults += [
+            Fault("PATCH", "", times=3, status=500),
+            Fault("GET", "/uploads/", times=3, status=204, headers={"Range": standing}),
+        ]
+        with contextlib.suppress(OrchestraError):
+            push(store, f"{registry.host}/new:1", environ=env, config=QUICK, chunk=50)
 
 
 def test_an_endless_token(store: ImageStore, env: dict[str, str]) -> None:

@@ -18,7 +18,7 @@ from orchestra.images.digest import digest_of
 from orchestra.images.gc import PruneFilter
 from orchestra.images.image import Image
 from orchestra.images.manifest import Descriptor
-from orchestra.images.rootfs import LiveUnpack, info, layer_dir, layer_lock, publish
+from orchestra.images.rootfs import info, layer_dir
 from orchestra.images.store import ImageStore
 
 
@@ -325,29 +325,6 @@ def test_wrong_diff_ids_leave_nothing(store: ImageStore) -> None:
     with pytest.raises(OrchestraError, match="wrong content"):
         store.layers(image)
     assert os.listdir(store.layers_dir) == [] and os.listdir(store.blobs.ingest) == []
-
-
-def test_unpacking_while_downloading(store: ImageStore) -> None:
-    import gzip
-
-    plain = archive(*[(f"f{n}", "file", {"content": os.urandom(5000)}) for n in range(100)])
-    packed = gzip.compress(plain)
-    diff_id = digest_of(plain)
-    with layer_lock(store, diff_id):
-        live = LiveUnpack(store, diff_id, diff_id, mediatype.OCI_LAYER_GZIP)
-        for at in range(0, len(packed), 3000):
-            live.feed(packed[at : at + 3000])
-        path = publish(store, live.finish(), [])
-    assert len(os.listdir(path)) == 100
-    for cut, diff in ((len(packed) // 2, diff_id), (len(packed), digest_of(b"x"))):
-        live = LiveUnpack(store, digest_of(b"c"), diff, mediatype.OCI_LAYER_GZIP)
-        live.feed(packed[:cut])
-        with pytest.raises(OrchestraError):
-            live.finish()
-    live = LiveUnpack(store, digest_of(b"c"), diff_id, mediatype.OCI_LAYER_GZIP)
-    live.feed(packed[:1000])
-    live.abort()
-    assert os.listdir(store.blobs.ingest) == []
 
 
 def test_commit(store: ImageStore, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import threading
@@ -21,6 +22,7 @@ from orchestra.images.registry.problems import AuthenticationError, RegistryErro
 from orchestra.images.registry.transfer import pull, push
 from orchestra.images.store import ImageStore
 
+DATE = "Wed, 21 Oct 2150 07:28:00 GMT"
 AUTH = Credentials("me", "s3cret")
 LAYERS = [archive((f"f{number}", "file", {"content": os.urandom(20_000)})) for number in range(8)]
 
@@ -106,7 +108,7 @@ def test_back_off_grows(store: ImageStore, registry: Registry, env: dict[str, st
     assert waits.seconds == [0.5, 1.0, 2.0, 4.0]
 
 
-@pytest.mark.parametrize(("asked", "waited"), [("3", 3.0), ("99999", 30.0), ("-1", 0.5), ("soon", 0.5)])
+@pytest.mark.parametrize(("asked", "waited"), [("3", 3.0), ("99999", 30.0), ("-1", 0.5), ("soon", 0.5), ("\xb2", 0.5), ("9" * 5000, 0.5), (DATE, 30.0)], ids=range(7))
 def test_retry_after_within_reason(
     store: ImageStore, registry: Registry, env: dict[str, str], monkeypatch: pytest.MonkeyPatch, asked: str, waited: float
 ) -> None:
@@ -236,6 +238,20 @@ def test_the_same_layer_twice(store: ImageStore, registry: Registry, env: dict[s
     assert len(registry.requests("GET", "/blobs/")) == 3  # with the configuration
     store.tag(image.id, f"{registry.host}/new:1")
     assert push(store, f"{registry.host}/new:1", environ=env) == digest
+
+
+def test_layers_by_sha512(store: ImageStore, registry: Registry, env: dict[str, str]) -> None:
+    registry.add_image("app", "1", LAYERS[:1], compression="none")
+    value = json.loads(registry.manifests["app"]["1"][1])
+    name = "sha512:" + hashlib.sha512(LAYERS[0]).hexdigest()
+    registry.blobs["app"][name] = LAYERS[0]
+    value["layers"][0]["digest"] = name
+    registry.add_manifest("app", "1", value)
+    image = pull(store, f"{registry.host}/app:1", environ=env)
+    assert image.manifest.layers[0].digest == name and (store.layers(image)[0] / "f0").stat().st_size == 20_000
+    registry.blobs["app"][name] = LAYERS[1]
+    with pytest.raises(OrchestraError, match="wrong digest"):
+        pull(ImageStore(store.root.parent / "other"), f"{registry.host}/app:1", environ=env)
 
 
 class TestHelpers:
