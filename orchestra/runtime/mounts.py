@@ -177,6 +177,8 @@ def _apply_bind(mount: Mount, root_fd: int, tree: int | None) -> None:
         target = fs.make_inside(root_fd, mount.destination, directory=directory)
         try:
             check_target(target, mount.destination, proc=False)
+            if directory != stat.S_ISDIR(os.fstat(target).st_mode):
+                raise _unlike(mount, directory)
             set_bind_attributes(mount.words, tree)
             mounting.attach(tree, target)
             propagate(mount.words, tree)
@@ -184,6 +186,12 @@ def _apply_bind(mount: Mount, root_fd: int, tree: int | None) -> None:
             os.close(target)
     finally:
         os.close(tree)
+
+
+def _unlike(mount: Mount, directory: bool) -> StepError:
+    what = ("a directory", "a file") if directory else ("a file", "a directory")
+    text = f"not a directory: {mount.source} is {what[0]}, {mount.destination} in the image is {what[1]}"
+    return StepError(mount.describe(), errno.ENOTDIR, mount.source, text)
 
 
 def set_bind_attributes(words: Words, tree: int) -> None:

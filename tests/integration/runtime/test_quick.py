@@ -4,6 +4,7 @@ fails."""
 from __future__ import annotations
 
 import copy
+import errno
 import json
 import os
 import subprocess
@@ -272,6 +273,11 @@ def wrong(lab: Lab, what: str) -> dict[str, Any]:
         config = overlaid(lab)
         config["process"]["args"] = ["no-such-program"]
         config["mounts"][0]["options"].append("volatile")
+    elif what == "directory on a file":
+        add(config, bind(lab, "/etc/passwd"))
+    elif what == "file on a directory":
+        (lab.place / "single").write_text("x")
+        add(config, {"destination": "/etc", "type": "bind", "source": str(lab.place / "single"), "options": ["bind"]})
     elif what == "file as cwd":
         config["process"]["cwd"] = "/etc/passwd"
     return config
@@ -279,7 +285,7 @@ def wrong(lab: Lab, what: str) -> dict[str, Any]:
 
 WRONG = [
     "missing program", "missing path", "directory", "not executable", "not ours", "no interpreter", "no format", "bind of nothing",
-    "missing program on a volatile root", "mount in proc", "file as directory", "unknown filesystem", "file as cwd",
+    "missing program on a volatile root", "directory on a file", "file on a directory", "mount in proc", "file as directory", "unknown filesystem", "file as cwd",
 ]  # fmt: skip
 
 
@@ -290,6 +296,8 @@ def test_it_says_the_same_when_it_cannot(lab: Lab, what: str) -> None:
         found.pop("quick", None)
     assert quick["error"]
     assert quick == careful
+    if " on a " in what and "root" not in what:
+        assert "not a directory" in quick["error"][2] and quick["error"][1] == errno.ENOTDIR
 
 
 def test_it_starts_over_where_the_root_has_a_surprise(lab: Lab) -> None:
