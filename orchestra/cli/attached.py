@@ -171,7 +171,10 @@ class Attached:
         while True:
             with self.changed:
                 self.changed.wait(0.1)
-                over = self.up_done and (not self.alive or self.failure is not None or self.detached)
+                unread = self.show.failed is not None
+                over = self.up_done and (
+                    not self.alive or self.failure is not None or self.detached or unread
+                )
                 if self.interrupts or self.abort_code is not None or over:
                     return
 
@@ -179,6 +182,7 @@ class Attached:
         if self.failure is not None and not self.interrupts:
             raise self.failure
         if not self.interrupts and self.abort_code is None:
+            self.show.check()  # nobody reads: the containers run on
             if self.detached:
                 print("Detached, the containers run on", file=self.context.stderr)
             else:

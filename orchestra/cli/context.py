@@ -23,6 +23,15 @@ if TYPE_CHECKING:
 NO_FILE = "no compose file found"
 
 
+def unread(fd: int) -> bool:
+    """Whether ``fd`` is a pipe or socket that nobody reads any more."""
+    import select
+
+    poll = select.poll()
+    poll.register(fd, 0)
+    return bool(poll.poll(0))
+
+
 class Context:
     """One command's surroundings. ``options`` are the global options."""
 
@@ -244,6 +253,16 @@ class Context:
             return self.client.call(op, args, progress=renderer.show, fds=fds, start=start)
         finally:
             self.close_progress()
+
+    def call_into_output(self, op: str, args: dict[str, Any]) -> Any:
+        """An operation that writes to standard output itself. Raises BrokenPipeError when nobody reads it."""
+        self.stdout.flush()
+        try:
+            return self.client.call(op, args, fds=[1])
+        except OrchestraError:
+            if unread(1):
+                raise BrokenPipeError from None
+            raise
 
     def table(self, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         """A table on standard output: by rich on a terminal, aligned text elsewhere."""

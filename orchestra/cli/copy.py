@@ -20,8 +20,7 @@ if TYPE_CHECKING:
 def copy_from(context: Context, ref: str, path: str, target: str, *, follow: bool, archive: bool) -> None:
     """Container → here. ``-`` writes the tar to standard output."""
     if target == "-":
-        context.stdout.flush()
-        context.client.call("archive_get", {"ref": ref, "path": path, "follow_links": follow}, fds=[1])
+        context.call_into_output("archive_get", {"ref": ref, "path": path, "follow_links": follow})
         return
     target_path = os.path.join(context.cwd, target)
     read_end, write_end = os.pipe2(os.O_CLOEXEC)

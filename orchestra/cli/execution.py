@@ -93,7 +93,8 @@ def attach(
     until: str = "",
 ) -> int | None:
     """Connect this terminal to a container (and start it); returns its exit code, None when detached. Only
-    the outputs in ``streams`` are shown. ``until`` is "removed" to wait for that, too."""
+    the outputs in ``streams`` are shown. ``until`` is "removed" to wait for that, too. When nobody reads the
+    output any more (``run … | head -1``), a container that this started is stopped; raises BrokenPipeError."""
     context.stdout.flush()
     sequence = terminal.detach_sequence(keys or terminal.DETACH)
     if tty:
@@ -113,7 +114,12 @@ def attach(
 
         before = {n: signal.signal(n, passing) for n in (signal.SIGINT, signal.SIGTERM)}
     try:
-        return _last(wire)
+        return _last(wire, (1,) if "stdout" in streams else ())
+    except BrokenPipeError:
+        wire.close()
+        if start:
+            context.client.call("container_do", {"verb": "stop", "ref": ref})
+        raise
     finally:
         wire.close()
         for number, handler in before.items():
@@ -144,13 +150,22 @@ def _attach_terminal(
     try:
         pump.run()
         return None if pump.detached else _last(wire)
+    except BrokenPipeError:
+        if start:
+            context.client.call("container_do", {"verb": "stop", "ref": ref})
+        raise
     finally:
         ours.close()
         wire.close()
 
 
-def _last(wire: Any) -> int:
-    for message in wire.messages():
+def _last(wire: Any, outputs: tuple[int, ...] = ()) -> int:
+    while True:
+        if not wire.ready(outputs):
+            raise BrokenPipeError
+        message = wire.receive()
+        if message is None:
+            break
         if "error" in message:
             raise OrchestraError.from_dict(message["error"])
         if "result" in message:

@@ -1,7 +1,7 @@
 """The ``orchestra`` command: finds the verb, loads only that verb's module, turns errors into exit codes.
 
-Exit codes: 0 good; 1 any error; 130 interrupted; ``exec``, ``run``, ``wait`` and ``up`` with
-``--exit-code-from``/``--abort-on-container-exit`` give a container's own code.
+Exit codes: 0 good; 1 any error; 130 interrupted; 141 when nobody reads the output any more; ``exec``, ``run``,
+``wait`` and ``up`` with ``--exit-code-from``/``--abort-on-container-exit`` give a container's own code.
 """
 
 from __future__ import annotations

@@ -100,7 +100,7 @@ class Pump:
                     return
                 if not data:
                     return
-                _write(1, data)
+                _show(data)
             if 0 in ready:
                 data = os.read(0, 65536)
                 if not data:
@@ -133,7 +133,15 @@ def _nothing() -> Iterator[None]:
     yield
 
 
+def _show(data: bytes) -> None:
+    """To standard output. Raises BrokenPipeError when nobody reads it (``run -t … | head -1``)."""
+    view = memoryview(data)
+    while view:
+        view = view[os.write(1, view) :]
+
+
 def _write(fd: int, data: bytes) -> None:
+    """To the container's side, whose end is told by its own reading."""
     view = memoryview(data)
     while view:
         try:

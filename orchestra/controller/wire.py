@@ -70,6 +70,16 @@ class Wire:
                 return None
             self._buffer += data
 
+    def ready(self, outputs: Iterable[int] = ()) -> bool:
+        """Waits for something to receive. False: nobody reads one of the pipes ``outputs`` any more."""
+        if b"\n" in self._buffer:
+            return True
+        poll = select.poll()
+        poll.register(self.sock, select.POLLIN)
+        for fd in outputs:
+            poll.register(fd, 0)  # a pipe without readers is an error, which is told in any case
+        return any(fd == self.sock.fileno() for fd, _events in poll.poll())
+
     def take_fds(self) -> list[int]:
         """The descriptors received so far, now the caller's."""
         taken, self.fds = self.fds, []

@@ -14,7 +14,8 @@ COLORS = ("36", "33", "32", "35", "34", "36;1", "33;1", "32;1", "35;1", "34;1")
 
 class LogPrinter:
     """Writes whole lines; several threads may call it. stdout lines go to ``out``, stderr lines to
-    ``err``."""
+    ``err``. When nobody takes them any more (``logs -f | head``), the rest is dropped and ``failed`` tells why:
+    ``check`` raises it in the thread that ends the command."""
 
     def __init__(
         self,
@@ -27,6 +28,7 @@ class LogPrinter:
     ) -> None:
         self.out, self.err = out, err
         self.color, self.prefix, self.timestamps = color, prefix, timestamps
+        self.failed: OSError | None = None
         self._lock = threading.Lock()
         self._names: dict[str, int] = {}
         self._width = 0
@@ -50,8 +52,7 @@ class LogPrinter:
                 self._open[key] = data
                 return
             target = self.err if stream == "stderr" else self.out
-            target.write(self._head(name) + self._stamp(stamp) + data + b"\n")
-            target.flush()
+            self._write(target, self._head(name) + self._stamp(stamp) + data + b"\n")
 
     def flush(self, name: str | None = None) -> None:
         """Print what is left of lines without an end."""
@@ -59,15 +60,27 @@ class LogPrinter:
             for key in [key for key in self._open if name is None or key[0] == name]:
                 data = self._open.pop(key)
                 target = self.err if key[1] == "stderr" else self.out
-                target.write(self._head(key[0]) + data + b"\n")
-                target.flush()
+                self._write(target, self._head(key[0]) + data + b"\n")
 
     def status(self, name: str, text: str) -> None:
         """A line of ours about a container: ``web-1 exited with code 0``."""
         self.register(name)
         with self._lock:
-            self.out.write(f"{name} {text}\n".encode())
-            self.out.flush()
+            self._write(self.out, f"{name} {text}\n".encode())
+
+    def check(self) -> None:
+        """Raises OSError when the output could not be written."""
+        if self.failed is not None:
+            raise self.failed
+
+    def _write(self, target: BinaryIO, data: bytes) -> None:
+        if self.failed is not None:
+            return
+        try:
+            target.write(data)
+            target.flush()
+        except OSError as error:
+            self.failed = error
 
     def _head(self, name: str) -> bytes:
         if not self.prefix:

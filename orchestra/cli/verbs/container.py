@@ -194,6 +194,7 @@ def run_logs(context: Context, args: argparse.Namespace) -> int:
         if kind == "data":
             for stamp, stream, text, partial in payload["lines"]:
                 show.line("", stamp, stream, text, partial)
+            show.check()
     show.flush()
     return 0
 

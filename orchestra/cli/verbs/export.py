@@ -32,8 +32,7 @@ def export_to(context: Context, ref: str, output: str) -> None:
             raise UsageError(
                 "will not write a tar to a terminal", hint="give -o FILE, or redirect the output"
             )
-        context.stdout.flush()
-        context.client.call("export", {"ref": ref}, fds=[1])
+        context.call_into_output("export", {"ref": ref})
         return
     part = f"{output}.part"
     try:

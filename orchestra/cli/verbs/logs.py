@@ -84,6 +84,7 @@ def _merged(context: Context, found: list[dict[str, Any]], options: dict[str, An
         if kind == "data":
             for stamp, stream, text, partial in payload["lines"]:
                 show.line(names[payload["id"]], stamp, stream, text, partial)
+            show.check()
     show.flush()
 
 
@@ -155,8 +156,9 @@ class Followers:
             self.show.flush(name)
 
     def join(self) -> None:
-        """Until every follower has ended."""
+        """Until every follower has ended. Raises OSError when nobody reads what they write."""
         while True:
+            self.show.check()
             with self._lock:
                 alive = [thread for thread in self.threads.values() if thread.is_alive()]
             if not alive:

@@ -168,7 +168,7 @@ def run_export(context: Context, args: argparse.Namespace) -> int:
                 "will not write a tar to a terminal", hint="give -o FILE, or redirect the output"
             )
         context.stdout.flush()
-        context.client.call("volume_export", {"name": args.name}, fds=[1])
+        context.call_into_output("volume_export", {"name": args.name})
         return 0
     path = os.path.join(context.cwd, args.output)
     with open(f"{path}.part", "wb") as stream:
