@@ -57,7 +57,11 @@ def check_trees(store: ImageStore, *, mend: bool, sink: Sink) -> Iterator[Findin
                 continue
             seen.add(chain_id)
             sink(Progress("Layers", "Verifying", details=short(chain_id)))
-            problem = _compare(store, image, number, mend=mend and image.id not in used)
+            try:
+                problem = _compare(store, image, number, mend=mend and image.id not in used)
+            except OrchestraError as error:  # no space to unpack it beside itself, for one
+                yield Finding(Kind.LAYER, short(chain_id), f"cannot be compared ({error.brief})")
+                continue
             if problem is None:
                 continue
             mended = mend and image.id not in used
@@ -74,11 +78,8 @@ def _compare(store: ImageStore, image: Image, number: int, *, mend: bool) -> str
     folder = rootfs.layer_dir(store, chain_id)
     lowers = [rootfs.layer_dir(store, lower) / "fs" for lower in image.chain_ids[:number]]
     with rootfs.layer_lock(store, chain_id):
-        try:
-            with store.blobs.open(descriptor.digest, descriptor.size) as stream:
-                staged = rootfs.stage(store, chain_id, image.diff_ids[number], stream)
-        except OrchestraError as error:
-            return f"cannot be compared ({error.brief})"
+        with store.blobs.open(descriptor.digest, descriptor.size) as stream:
+            staged = rootfs.stage(store, chain_id, image.diff_ids[number], stream)
         try:
             rootfs.settle(staged.folder / "fs", staged.applied, lowers)
             problem = difference(folder / "fs", staged.folder / "fs")

@@ -22,7 +22,7 @@ from orchestra.images.locks import acquire
 from orchestra.images.problems import ImageError
 from orchestra.images.reference import Reference
 from orchestra.images.refs import Catalog
-from orchestra.images.rootfs import info, remove_tree
+from orchestra.images.rootfs import COPY, COPY_DRAFT, info, remove_tree
 
 if TYPE_CHECKING:
     from orchestra.images.store import ImageStore
@@ -125,9 +125,28 @@ def _sweep_layers(
             continue
         with contextlib.suppress(FileNotFoundError):
             if name in keep or path.stat().st_mtime >= horizon:
+                trash += _sweep_copies(store, path, horizon, report, dry_run)
                 continue
             report.layers.append(f"sha256:{name}")
             report.size += int(info(store, f"sha256:{name}").get("size", 0))
+            if not dry_run:
+                trash.append(_throw_away(store, path))
+    return trash
+
+
+def _sweep_copies(
+    store: ImageStore, layer: Path, horizon: float, report: GcReport, dry_run: bool
+) -> list[Path]:
+    """Copies with shifted owners for ranges that no running container has, and half-made ones."""
+    copies = [path for path in layer.iterdir() if path.name.startswith((COPY, COPY_DRAFT))]
+    ranges = store.ranges() if copies else None
+    if ranges is None:
+        return []
+    trash = []
+    for path in copies:
+        if path.name.removeprefix(COPY) not in ranges and path.lstat().st_ctime < horizon:
+            report.partial.append(f"{layer.name}/{path.name}")
+            report.size += int(info(store, f"sha256:{layer.name}").get("size", 0))
             if not dry_run:
                 trash.append(_throw_away(store, path))
     return trash

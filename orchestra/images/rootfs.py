@@ -40,6 +40,8 @@ if TYPE_CHECKING:
     from orchestra.images.image import Image
     from orchestra.images.store import ImageStore
 
+COPY, COPY_DRAFT = "shifted-", ".shifted-"
+"""Names in a layer's directory: copies with other owners (see ``shifted``), whole and being made."""
 _WORKERS = 4
 _BATCH = 64
 

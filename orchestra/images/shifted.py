@@ -4,7 +4,8 @@ that cannot map the ids of a mount.
     layers/<chain-id>/shifted-<uid>-<gid>-<size>/      a copy of ``fs`` for one range
     layers/<chain-id>/.shifted-<hex>/                  being made
 
-A copy is made once, under the layer's lock, is visible only when whole, and goes with its layer. Ids outside of the
+A copy is made once, under the layer's lock, is visible only when whole, and goes with its
+layer, or at a pruning when no running container has the range. Ids outside of the
 range stay as they are: inside they are nobody's. Access lists and file capabilities are shifted, too.
 """
 
@@ -29,8 +30,6 @@ if TYPE_CHECKING:
 Ids = tuple[int, int, int]
 """(first uid, first gid, how many) outside; the first is 0 inside."""
 
-PREFIX = "shifted-"
-_DRAFT = ".shifted-"
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _CAPABILITY = "security.capability"
 _LISTS = ("system.posix_acl_access", "system.posix_acl_default")
@@ -140,24 +139,25 @@ def _with_ids(place: str, old: Ids | None, new: Ids | None) -> dict[str, bytes]:
 def layers(store: ImageStore, image: Image, ids: Ids) -> list[Path]:
     """The image's layers as ``store.layers(image)`` has them, with shifted owners; made where they are missing."""
     plain = store.layers(image)
-    return [_layer(store, chain, source, ids) for chain, source in zip(image.chain_ids, plain, strict=True)]
+    with store.lease():
+        return [_layer(store, chain, path, ids) for chain, path in zip(image.chain_ids, plain, strict=True)]
 
 
 def of_paths(paths: Sequence[Path], ids: Ids) -> list[Path]:
     """Where the copies of these unpacked layers are."""
-    return [path.parent / f"{PREFIX}{ids[0]}-{ids[1]}-{ids[2]}" for path in paths]
+    return [path.parent / f"{rootfs.COPY}{ids[0]}-{ids[1]}-{ids[2]}" for path in paths]
 
 
 def _layer(store: ImageStore, chain: str, source: Path, ids: Ids) -> Path:
     (wanted,) = of_paths([source], ids)
-    if wanted.is_dir():
+    if _kept(wanted):
         return wanted
-    with store.lease(), rootfs.layer_lock(store, chain):
-        if wanted.is_dir():
+    with rootfs.layer_lock(store, chain):
+        if _kept(wanted):
             return wanted
-        for left in source.parent.glob(f"{_DRAFT}*"):  # of one that was killed
+        for left in source.parent.glob(f"{rootfs.COPY_DRAFT}*"):  # of one that was killed
             rootfs.remove_tree(left)
-        draft = source.parent / f"{_DRAFT}{secrets.token_hex(8)}"
+        draft = source.parent / f"{rootfs.COPY_DRAFT}{secrets.token_hex(8)}"
         try:
             draft.mkdir(mode=0o700)
             copy_tree(source, draft, ids)
@@ -166,6 +166,16 @@ def _layer(store: ImageStore, chain: str, source: Path, ids: Ids) -> Path:
             rootfs.remove_tree(draft)
             raise OrchestraError(f"cannot make the shifted copy of a layer: {problem.strerror}") from None
     return wanted
+
+
+def _kept(copy: Path) -> bool:
+    """Whether it is there; then it counts as new, so that a lease protects it."""
+    try:
+        found = copy.stat()
+        os.utime(copy, ns=(found.st_atime_ns, found.st_mtime_ns))
+    except FileNotFoundError:
+        return False
+    return True
 
 
 def copy_tree(source: Path, target: Path, ids: Ids) -> None:
@@ -253,4 +263,4 @@ def _dress(here: str, there: str, found: os.stat_result, ids: Ids) -> None:
     os.utime(there, ns=(found.st_atime_ns, found.st_mtime_ns), follow_symlinks=False)
 
 
-__all__ = ["PREFIX", "Ids", "attribute", "copy_tree", "layers", "move_tree", "moved", "of_paths"]
+__all__ = ["Ids", "attribute", "copy_tree", "layers", "move_tree", "moved", "of_paths"]

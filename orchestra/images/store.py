@@ -53,11 +53,18 @@ def _nothing() -> Collection[str]:
 
 
 class ImageStore:
-    """``in_use`` tells which image ids containers use at this moment (asked at every removal)."""
+    """``in_use`` tells which image ids containers use at this moment (asked at every removal), ``ranges`` which
+    ranges of ids (``uid-gid-size``, see ``shifted``); None where that is not known."""
 
-    def __init__(self, root: Path, *, in_use: Callable[[], Collection[str]] = _nothing) -> None:
+    def __init__(
+        self,
+        root: Path,
+        *,
+        in_use: Callable[[], Collection[str]] = _nothing,
+        ranges: Callable[[], Collection[str] | None] = lambda: None,
+    ) -> None:
         self.root = Path(root)
-        self.in_use = in_use
+        self.in_use, self.ranges = in_use, ranges
         self.blobs = BlobStore(self.root)
         self.refs = Refs(self.root)
         self.layers_dir = self.root / "layers"
@@ -236,7 +243,7 @@ class ImageStore:
 
 def open_store(paths: Paths) -> ImageStore:
     """The store of an engine, knowing which images its containers use (the engine keeps the list of
-    their ids in ``<run>/images-in-use.json``)."""
+    their ids in ``<run>/images-in-use.json``, and of their ranges in ``ranges-in-use.json``)."""
 
     def in_use() -> Collection[str]:
         try:
@@ -245,8 +252,17 @@ def open_store(paths: Paths) -> ImageStore:
             return ()
         return [str(image_id) for image_id in found] if isinstance(found, list) else ()
 
+    def ranges() -> Collection[str] | None:
+        try:
+            found = json.loads((paths.run / "ranges-in-use.json").read_bytes())
+        except FileNotFoundError:
+            return ()
+        except ValueError:
+            return None
+        return [str(name) for name in found] if isinstance(found, list) else None
+
     paths.make()
-    return ImageStore(paths.images, in_use=in_use)
+    return ImageStore(paths.images, in_use=in_use, ranges=ranges)
 
 
 def _key(name: str | Reference) -> str:
