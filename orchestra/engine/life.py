@@ -357,7 +357,9 @@ class Life:
         self.nets.release(container)
         self.files.remove(container.id)
         container.state.pid = 0
-        container.state.ids = ()
+        if container.state.ids:
+            container.state.ids = ()
+            self.owners.ended(container)
         container.state.ports = tuple(replace(p, published_port=0) for p in container.state.ports)
         if had_ports:
             self.nets.sync()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +13,7 @@ from orchestra.engine.ownership import bring, now
 from orchestra.engine.parts import Parts
 from orchestra.errors import ConflictError, UnsupportedError
 from orchestra.images.shifted import Ids
+from orchestra.linux import fs
 from orchestra.paths import Paths
 from orchestra.volumes.manager import Volumes
 
@@ -36,8 +38,22 @@ class Owners:
     def for_start(self, container: Container, ids: Ids | None) -> Ids | None:
         """Its layer for a start with these ids; those that it has on disk from now on (None: as inside)."""
         given = None if ids is None or self._may_map(self.parts.paths) else ids
+        if given:
+            self.note()
         bring(*self._layer(container), given)
         return given
+
+    def note(self) -> None:
+        """Which ranges are in use, for those who prune the images' store."""
+        with self._lock:
+            held = {c.state.ids for c in self.parts.registry.all() if c.state.ids}
+            names = sorted("-".join(map(str, ids)) for ids in held)
+            fs.write_file(self.parts.paths.run / "ranges-in-use.json", json.dumps(names).encode())
+
+    def ended(self, container: Container) -> None:
+        """It has no ids any more."""
+        if self.of(container):
+            self.note()
 
     def plain(self, container: Container) -> None:
         """The layer of a stopped container as it is inside."""

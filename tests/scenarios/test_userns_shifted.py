@@ -135,8 +135,18 @@ def test_one_range_for_all(engine: Engine) -> None:
     assert engine.out("container", "exec", "one", *SHOW).split() == SEEN
     engine.run("container", "kill", "one")
     engine.run("container", "start", "one")
+    # pruning spares what is in use
+    engine.run("image", "prune", "-f")
+    assert len(copies(engine)) == 1
     # as soon as ids can be mapped, files are again as inside
     engine.run("container", "stop", "-t", "1", "one", "two")
+    engine.run("image", "prune", "-f")
+    assert copies(engine) == []
+    remap(engine, "default")
+    engine.run("container", "start", "one")
+    assert len(copies(engine)) == 1
+    assert engine.out("container", "exec", "one", *SHOW).split() == SEEN
+    engine.run("container", "stop", "-t", "1", "one")
     remap(engine, "default", mapped=True)
     engine.run("container", "start", "one", "two")
     assert (upper(engine, "one") / "dir/theirs").stat().st_uid in (1000, FIRST + 1000)
