@@ -43,8 +43,9 @@ test-vm: setup  ## the cgroup v2 tests in a virtual machine (QEMU)
 test-faults: setup  ## kill -9 at every step of every command (long)
 	ORCHESTRA_FAULTS=all $(BIN)/pytest -q tests/scenarios/test_faults.py
 
-docs: setup  ## check the documentation: links, commands, the feature table, every example
-	$(BIN)/pytest -q tests/unit/test_docs.py
+docs: setup  ## make the manual pages; check the documentation: links, commands, the feature table, every example
+	$(BIN)/python docs/man.py
+	$(BIN)/pytest -q tests/unit/test_docs.py tests/unit/test_man.py
 
 bench: setup  ## figures beside the peers that are installed
 	$(BIN)/python bench/run.py

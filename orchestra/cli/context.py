@@ -60,6 +60,8 @@ class Context:
         if self.progress_kind() == "tty" and self.ansi() == "never":
             raise OrchestraError("--progress tty needs ANSI control sequences, --ansi never forbids them")
         self.parallel()
+        if self.options.verbose:
+            self.warn("--verbose has no effect; --debug shows tracebacks")
 
     @property
     def paths(self) -> Paths:

@@ -10,7 +10,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from orchestra.cli.table import ALIASES, GROUPS, HIDDEN, REFUSED, SUMMARIES, VERBS
+from orchestra.cli.table import ALIASES, GLOBALS, GROUPS, HIDDEN, REFUSED, SUMMARIES, VERBS
 from orchestra.errors import OrchestraError
 
 TYPE_CHECKING = False
@@ -254,23 +254,9 @@ def _help(rest: list[str]) -> int:
         parser_of(rest[0], VERBS[rest[0]]).print_help()
         return 0
     out = ["Usage: orchestra [OPTIONS] COMMAND", "", "Compose files on plain Linux.", "", "Options:"]
-    out += [
-        "  -f, --file FILE            compose file (repeatable; - is standard input)",
-        "  -p, --project-name NAME    project name",
-        "      --profile NAME         activate a profile (repeatable)",
-        "      --env-file FILE        instead of .env (repeatable)",
-        "      --project-directory D  base of relative paths",
-        "      --progress KIND        auto, tty, plain, json or quiet",
-        "      --ansi WHEN            never, always or auto",
-        "      --parallel N           bound of concurrent operations",
-        "      --dry-run              show the plan, touch nothing",
-        "      --all-resources        keep unused networks and volumes",
-        "      --compatibility        names with _ instead of -",
-        "      --root DIR             state directory of the engine (ORCHESTRA_ROOT)",
-        "      --debug                tracebacks of errors",
-        "",
-        "Commands:",
-    ]
+    for names, value, words in GLOBALS:
+        out.append(f"  {f'{names} {value}'.rstrip():<27}{words}")
+    out += ["", "Commands:"]
     shown = [name for name in VERBS if name not in HIDDEN]
     out += [f"  {name:<14}{SUMMARIES.get(name, '')}" for name in shown]
     out += ["", "Groups:"]
