@@ -254,8 +254,8 @@ def _help(rest: list[str]) -> int:
         parser_of(rest[0], VERBS[rest[0]]).print_help()
         return 0
     out = ["Usage: orchestra [OPTIONS] COMMAND", "", "Compose files on plain Linux.", "", "Options:"]
-    for names, value, words in GLOBALS:
-        out.append(f"  {f'{names} {value}'.rstrip():<27}{words}")
+    for names, value, text in GLOBALS:
+        out.append(f"  {f'{names} {value}'.rstrip():<27}{text}")
     out += ["", "Commands:"]
     shown = [name for name in VERBS if name not in HIDDEN]
     out += [f"  {name:<14}{SUMMARIES.get(name, '')}" for name in shown]
