@@ -140,11 +140,12 @@ def _each(context: Context, verb: str, args: Namespace, **more: Any) -> int:
 def run_kill(context: Context, args: Namespace) -> int:
     code = _each(context, "kill", args, signal=args.signal)
     if args.remove_orphans:
-        _remove_orphans(context)
+        remove_orphans(context)
     return code
 
 
-def _remove_orphans(context: Context) -> None:
+def remove_orphans(context: Context) -> None:
+    """Containers of services that the file does not have."""
     with all_profiles(context):
         name, project = context.load_or_name()
     if project is None:

@@ -78,6 +78,10 @@ def run(context: Context, args: argparse.Namespace) -> int:
     project = context.load([args.service])
     if context.options.dry_run:
         return _would_run(context, args, project)
+    if args.remove_orphans:
+        from orchestra.cli.verbs.lifecycle import remove_orphans
+
+        remove_orphans(context)
     tty = not args.no_tty and not args.detach and terminal.interactive()
     info = context.call(
         "run_create",

@@ -137,6 +137,17 @@ def test_second_names_of_docker(capsys: pytest.CaptureFixture[str]) -> None:
         assert "unknown flag: --nope" in capsys.readouterr().err
 
 
+def test_the_feature_table_has_each_verb_with_its_flags() -> None:
+    text = (Path(__file__).resolve().parents[3] / "docs/features.md").read_text()
+    rows = dict(re.findall(r"^\| ([a-z]+) \| ([^|]*) \|", text.partition("## Verbs")[2].partition("\n## ")[0], re.M))
+    for name in set(VERBS) - {"convert"}:
+        shown = [a for a in flaguse.parser_of(name)._actions if a.option_strings and a.help != argparse.SUPPRESS and a.dest != "help"]
+        wanted = [" ".join(sorted(a.option_strings, key=len)) for a in shown]
+        assert re.findall(r"`([^`]+)`", rows[name]) == wanted, name
+    for group, words in GROUPS.items():
+        assert rows[group].split(", ") == list(words), group
+
+
 def test_the_names_of_groups_are_no_verbs() -> None:
     assert not set(GROUPS) & {*VERBS, *REFUSED}
     assert all(re.fullmatch(r"[a-z-]+", name) for name in [*VERBS, *GROUPS])
