@@ -96,6 +96,7 @@ class _Build:
                 shared.stop.set()
                 pool.shutdown(wait=True, cancel_futures=True)
                 raise
+        shared.cache.trim()
         state = self._futures[plan.target].result()
         state.settings.labels.update(shared.request.labels)
         return extend(

@@ -12,12 +12,12 @@ import hashlib
 import json
 import os
 import threading
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from orchestra.images import mediatype
+from orchestra.images.cached import forget
 from orchestra.images.commit import NewLayer
 from orchestra.images.digest import parse_digest
 from orchestra.images.manifest import Descriptor
@@ -25,6 +25,9 @@ from orchestra.images.problems import ImageError
 
 if TYPE_CHECKING:
     from orchestra.images.store import ImageStore
+
+
+_UNUSED = 14 * 86400.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,22 +74,6 @@ class Cache:
         aside.write_text(json.dumps(data))
         os.replace(aside, self.folder / f"{key}.json")
 
-    def roots(self) -> set[str]:
-        """The digests of all cached layers: what garbage collection should spare to keep the cache."""
-        found: set[str] = set()
-        for path in self.folder.glob("*.json"):
-            with contextlib.suppress(OSError, ValueError):
-                digest = json.loads(path.read_bytes()).get("digest")
-                if isinstance(digest, str):
-                    found.add(digest)
-        return found
-
-    def prune(self, *, older_than: float = 0.0) -> int:
-        """Forget entries not used for ``older_than`` seconds; how many."""
-        count = 0
-        for path in self.folder.glob("*.json"):
-            with contextlib.suppress(OSError):
-                if time.time() - path.stat().st_mtime >= older_than:
-                    path.unlink()
-                    count += 1
-        return count
+    def trim(self) -> None:
+        """Forget what no build has used for a fortnight."""
+        forget(self.folder, older_than=_UNUSED)

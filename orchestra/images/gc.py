@@ -63,6 +63,7 @@ def collect(store: ImageStore, *, roots: Collection[str] = (), dry_run: bool = F
     with store.changing() as catalog:
         horizon = _horizon(store)
         blobs, chains = _marked(store, catalog)
+        blobs.update(store.cached())
         for root in roots:
             (blobs if store.blobs.has(root) else chains).add(root)
         for digest, found in list(store.blobs.all()):

@@ -54,7 +54,8 @@ def _nothing() -> Collection[str]:
 
 class ImageStore:
     """``in_use`` tells which image ids containers use at this moment (asked at every removal), ``ranges`` which
-    ranges of ids (``uid-gid-size``, see ``shifted``); None where that is not known."""
+    ranges of ids (``uid-gid-size``, see ``shifted``); None where that is not known. ``cached`` are the layers that
+    the build cache remembers."""
 
     def __init__(
         self,
@@ -62,9 +63,10 @@ class ImageStore:
         *,
         in_use: Callable[[], Collection[str]] = _nothing,
         ranges: Callable[[], Collection[str] | None] = lambda: None,
+        cached: Callable[[], Collection[str]] = _nothing,
     ) -> None:
         self.root = Path(root)
-        self.in_use, self.ranges = in_use, ranges
+        self.in_use, self.ranges, self.cached = in_use, ranges, cached
         self.blobs = BlobStore(self.root)
         self.refs = Refs(self.root)
         self.layers_dir = self.root / "layers"
@@ -262,7 +264,13 @@ def open_store(paths: Paths) -> ImageStore:
         return [str(name) for name in found] if isinstance(found, list) else None
 
     paths.make()
-    return ImageStore(paths.images, in_use=in_use, ranges=ranges)
+
+    def cached() -> Collection[str]:
+        from orchestra.images.cached import digests
+
+        return digests(paths.builds / "cache")
+
+    return ImageStore(paths.images, in_use=in_use, ranges=ranges, cached=cached)
 
 
 def _key(name: str | Reference) -> str:

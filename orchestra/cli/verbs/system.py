@@ -12,6 +12,7 @@ from orchestra.errors import OrchestraError
 
 if TYPE_CHECKING:
     from orchestra.cli.context import Context
+    from orchestra.images.image import Image
 
 
 def confirm(context: Context, text: str, *, force: bool) -> None:
@@ -63,6 +64,7 @@ def run_df(context: Context, args: Namespace) -> int:
             sum(volume_sizes.values()),
             sum(size for name, size in volume_sizes.items() if name in idle),
         ),
+        _build_cache(context, images),
     ]
     if not show(context, args.format, rows, {}):
         keys = ["Type", "TotalCount", "Active", "Size", "Reclaimable"]
@@ -70,6 +72,24 @@ def run_df(context: Context, args: Namespace) -> int:
             ["TYPE", "TOTAL", "ACTIVE", "SIZE", "RECLAIMABLE"], [[str(r[key]) for key in keys] for r in rows]
         )
     return 0
+
+
+def _build_cache(context: Context, images: list[Image]) -> dict[str, Any]:
+    """Of a layer that images share with the cache nothing would be won."""
+    from orchestra.images.cached import records
+    from orchestra.images.store import open_store
+
+    held = {layer.digest for image in images for layer in image.manifest.layers}
+    found = [digest for _, digest in records(context.paths.builds / "cache")]
+    sizes = {str(digest): info.st_size for digest, info in open_store(context.paths).blobs.all()}
+    layers = {digest for digest in found if digest in sizes}
+    return _line(
+        "Build Cache",
+        len(found),
+        sum(digest in held for digest in found),
+        sum(sizes[str(digest)] for digest in layers),
+        sum(sizes[str(digest)] for digest in layers - held),
+    )
 
 
 def _line(kind: str, total: int, active: int, size: int, free: int) -> dict[str, Any]:
@@ -106,10 +126,12 @@ def add_prune(parser: ArgumentParser) -> None:
 
 def run_prune(context: Context, args: Namespace) -> int:
     from orchestra.cli.verbs import container, image, network, volume
+    from orchestra.images.cached import forget
+    from orchestra.images.store import open_store
 
     confirm(
         context,
-        "This will remove stopped containers, unused networks and images"
+        "This will remove stopped containers, unused networks, images and build cache"
         + (" and anonymous volumes." if args.volumes else "."),
         force=args.force,
     )
@@ -117,6 +139,11 @@ def run_prune(context: Context, args: Namespace) -> int:
     network.run_prune(context, Namespace(force=True))
     if args.volumes:
         volume.run_prune(context, Namespace(force=True, all=False))
+    kept: set[str | None] = set()
+    if not args.all:
+        kept = {layer.digest for one in open_store(context.paths).list() for layer in one.manifest.layers}
+        kept.add(None)  # steps that changed no file
+    forget(context.paths.builds / "cache", keep=kept)
     parser = ArgumentParser()
     image.add_prune(parser)
     return int(image.run_prune(context, parser.parse_args(["--force", *(["--all"] if args.all else [])])))
