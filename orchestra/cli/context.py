@@ -274,7 +274,7 @@ class Context:
             self.stdout,
             columns,
             rows,
-            pretty=self.stdout.isatty() and self.ansi() != "never",
+            pretty=self.stdout.isatty() and self.ansi() != "never" and self.environ.get("TERM") != "dumb",
             color=self.color(self.stdout),
         )
 

@@ -12,11 +12,22 @@ if TYPE_CHECKING:
 def print_table(
     stream: TextIO, columns: Sequence[str], rows: Sequence[Sequence[str]], *, pretty: bool, color: bool
 ) -> None:
-    """``rows`` are texts, one for each column."""
-    if pretty:
+    """``rows`` are texts, one for each column. Where not even the words fit side by side, plain lines that
+    wrap are easier to read than a table."""
+    if pretty and _fits(stream, columns, rows):
         _rich(stream, columns, rows, color=color)
         return
     stream.write(aligned(columns, rows))
+
+
+def _fits(stream: TextIO, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> bool:
+    from orchestra.cli.render.progress import size
+
+    longest = (
+        max(len(word) for cell in cells for word in (cell.split() or [""]))
+        for cells in zip(columns, *rows, strict=True)
+    )
+    return sum(length + 3 for length in longest) <= size(stream)[0]
 
 
 def aligned(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

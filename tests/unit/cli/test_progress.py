@@ -128,6 +128,18 @@ def test_a_pipe_has_no_colours_unless_asked() -> None:
     assert context(ansi="always").color(io.StringIO()) is True and context(ansi="always").progress_kind() == "plain"
 
 
+@pytest.mark.parametrize(("columns", "plain"), [(20, True), (38, True), (60, False), (200, False)])
+def test_a_table_that_does_not_fit_is_plain(monkeypatch: pytest.MonkeyPatch, columns: int, plain: bool) -> None:
+    from orchestra.cli.render.table import aligned, print_table
+
+    monkeypatch.setenv("COLUMNS", str(columns))
+    titles, rows = ["NAME", "IMAGE", "COMMAND"], [["project-web-1", "registry/web:1", '"sh -c true and more words"']]
+    out = io.StringIO()
+    print_table(out, titles, rows, pretty=True, color=False)
+    assert (out.getvalue() == aligned(titles, rows)) == plain
+    assert plain or max(map(len, out.getvalue().splitlines())) <= columns
+
+
 def test_the_keys_of_the_menu() -> None:
     import termios
     import threading
