@@ -69,10 +69,6 @@ def text(value: Any, strict: Strict) -> Any:
     )
 
 
-def kept_text(value: Any, strict: Strict) -> Any:
-    return "" if value is None else text(value, strict) if value != "" else ""
-
-
 integer = _guarded(units.whole, keep_zero=False)
 kept_integer = _guarded(units.whole, keep_zero=True)
 number = _guarded(units.number, keep_zero=False)
@@ -106,11 +102,6 @@ def string_map(value: Any, strict: Strict) -> Any:
         if found
         else NOTHING
     )
-
-
-def options_map(value: Any, strict: Strict) -> Any:
-    found = string_map(value, strict)
-    return found
 
 
 def environment(value: Any, strict: Strict) -> Any:

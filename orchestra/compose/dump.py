@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from typing import Any
 
     from orchestra.compose.loader import Loaded
-    from orchestra.compose.model import Project
 
 SECTIONS = ("services", "networks", "volumes", "secrets", "configs", "models")
 
@@ -57,16 +56,6 @@ def _hidden(service: Any) -> Any:
         if isinstance(mount, dict) and isinstance(mount.get("bind"), dict):
             mount["bind"].pop(IDMAP, None)
     return service
-
-
-def project_document(project: Project) -> dict[str, Any]:
-    """The JSON form of a project without its tree."""
-    made: dict[str, Any] = {"name": project.name, "services": {}}
-    for section in SECTIONS:
-        items = {key: item.canonical for key, item in getattr(project, section).items()}
-        if items:
-            made[section] = items
-    return dict(sorted({**made, **project.extensions}.items()))
 
 
 def _sorted(data: Any) -> Any:

@@ -14,7 +14,7 @@ from orchestra import labels
 from orchestra.backend import Backend, ContainerInfo
 from orchestra.compose.model import Mount, Port, Project, Service
 from orchestra.controller import lifecycle, naming
-from orchestra.controller.executor import Executor, Round, placed, run_hook
+from orchestra.controller.executor import Executor, Round, placed
 from orchestra.controller.observed import Observed, collect
 from orchestra.controller.options import ReconcileOptions
 from orchestra.controller.plan import Plan
@@ -340,10 +340,6 @@ class Operations:
             return found[0].id
 
         return look
-
-    def hook_after_start(self, project: Project, ref: str, service: str) -> None:
-        for hook in project.services[service].post_start:
-            run_hook(self.backend, ref, hook, project.services[service], "post_start")
 
 
 def oneoff_service(service: Service, options: RunOptions) -> Service:

@@ -25,7 +25,6 @@ class ReconcileOptions:
     recreate_volumes: bool = False
     wait: bool = False
     timeout: float | None = None
-    keep_stopped: bool = False
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> ReconcileOptions:

@@ -41,7 +41,7 @@ from orchestra.engine.resources import resources_from_update
 from orchestra.engine.resources import warning as limit_warning
 from orchestra.engine.restart import RestartTracker
 from orchestra.engine.schedule import Scheduler
-from orchestra.engine.stop import Stopper, signal_number, wait_until_removed
+from orchestra.engine.stop import Stopper, signal_number
 from orchestra.engine.streams import Copier
 from orchestra.engine.sweeper import Sweeper
 from orchestra.engine.watch import HealthWatch
@@ -376,9 +376,6 @@ class Engine:
                 container.changed.wait(STOP_POLL if stop else None)
             if stop is not None and stop():
                 return state.exit_code
-
-    def wait_removed(self, ref: str) -> None:
-        wait_until_removed(self._get(ref))
 
     # inside
 

@@ -14,7 +14,6 @@ import os
 import posixpath
 import secrets
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from orchestra.backend import ContainerSpec
@@ -193,17 +192,6 @@ def _image_mount(target: str, layers: Sequence[str]) -> dict[str, Any]:
 def in_order(mounts: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
     """Parents before children, else as given."""
     return sorted(mounts, key=lambda mount: str(mount["destination"]).rstrip("/").count("/"))
-
-
-def inside(root: Path, subpath: str) -> str:
-    """A directory or file within ``root`` that no symbolic link leads out of."""
-    place = os.path.realpath(os.path.join(root, subpath.lstrip("/")))
-    base = os.path.realpath(root)
-    if place != base and not place.startswith(base + os.sep):
-        raise OrchestraError(f"subpath {subpath} leads out of its volume")
-    if not os.path.exists(place):
-        raise NotFoundError(f"subpath {subpath} does not exist in its volume")
-    return place
 
 
 def public(record: Record) -> dict[str, Any]:

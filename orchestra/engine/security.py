@@ -7,15 +7,14 @@ warning says so.
 from __future__ import annotations
 
 import json
-import os
-import platform
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from orchestra.compose.model import Service
 from orchestra.errors import OrchestraError
+from orchestra.runtime import seccomp
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,59 +94,9 @@ def read_profile(path: str, held: Collection[str]) -> dict[str, Any]:
         raise OrchestraError(f"seccomp profile {path} is not valid JSON: {error}") from None
     if not isinstance(data, dict) or not data.get("defaultAction"):
         raise OrchestraError(f"seccomp profile {path} has no defaultAction")
-    return translate_profile(data, held, machine=platform.machine(), kernel=os.uname().release)
-
-
-_ARCHITECTURES = {
-    "x86_64": "amd64",
-    "aarch64": "arm64",
-    "i686": "x86",
-    "ppc64le": "ppc64le",
-    "s390x": "s390x",
-}
-
-
-def translate_profile(
-    profile: Mapping[str, Any], held: Collection[str], *, machine: str, kernel: str
-) -> dict[str, Any]:
-    """Docker's conditional rules (includes, excludes, archMap) decided for this container."""
-    found: dict[str, Any] = {"defaultAction": profile["defaultAction"]}
-    for key in ("defaultErrnoRet", "flags"):
-        if key in profile:
-            found[key] = profile[key]
-    architectures = list(profile.get("architectures") or ())
-    for entry in profile.get("archMap") or ():
-        if entry.get("architecture") == f"SCMP_ARCH_{machine.upper()}":
-            architectures += [entry["architecture"], *(entry.get("subArchitectures") or ())]
-    if architectures:
-        found["architectures"] = architectures
-    here = (set(held), _ARCHITECTURES.get(machine, machine), _version(kernel))
-    rules = []
-    for rule in profile.get("syscalls") or ():
-        includes, excludes = rule.get("includes") or {}, rule.get("excludes") or {}
-        if (includes and not _holds(includes, here, every=True)) or _holds(excludes, here, every=False):
-            continue
-        names = list(rule.get("names") or ([rule["name"]] if rule.get("name") else []))
-        kept = {key: rule[key] for key in ("action", "errnoRet", "args") if rule.get(key) is not None}
-        rules.append({"names": names, **kept})
-    found["syscalls"] = rules
-    return found
-
-
-def _holds(condition: Mapping[str, Any], here: tuple[set[str], str, tuple[int, ...]], *, every: bool) -> bool:
-    held, machine, kernel = here
-    answers = []
-    if condition.get("caps"):
-        answers += [cap in held for cap in condition["caps"]]
-    if condition.get("arches"):
-        answers.append(machine in condition["arches"])
-    if condition.get("minKernel"):
-        answers.append(kernel >= _version(str(condition["minKernel"])))
-    return (all(answers) if every else any(answers)) if answers else False
-
-
-def _version(text: str) -> tuple[int, ...]:
-    numbers = []
-    for part in text.split("-")[0].split(".")[:2]:
-        numbers.append(int(part) if part.isdigit() else 0)
-    return tuple(numbers)
+    try:
+        return seccomp.from_docker_profile(data, held)
+    except (AttributeError, TypeError, KeyError, ValueError) as error:
+        raise OrchestraError(
+            f"seccomp profile {path} is not of docker's form: {type(error).__name__} {error}"
+        ) from None

@@ -140,9 +140,3 @@ def wait_until_stopped(container: Container, timeout: float | None) -> bool:
                 return False
             container.changed.wait(left)
     return True
-
-
-def wait_until_removed(container: Container) -> None:
-    with container.changed:
-        while not container.removed:
-            container.changed.wait()

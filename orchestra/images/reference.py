@@ -77,9 +77,6 @@ class Reference:
         """The same repository by digest alone."""
         return replace(self, tag=None, digest=digest)
 
-    def with_tag(self, tag: str) -> Reference:
-        return replace(self, tag=tag, digest=None)
-
     def storage_key(self) -> str:
         """What the store files it under: a digest makes the tag meaningless."""
         return f"{self.name}@{self.digest}" if self.digest else str(self)

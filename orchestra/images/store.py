@@ -31,7 +31,7 @@ from typing import TYPE_CHECKING
 from orchestra.errors import ConflictError, NotFoundError
 from orchestra.events import Sink, nowhere
 from orchestra.images.blobs import BlobStore, BlobWriter
-from orchestra.images.digest import Digest, digest_of, hex_of, short
+from orchestra.images.digest import digest_of, hex_of, short
 from orchestra.images.image import Image, make_image
 from orchestra.images.locks import acquire, locked
 from orchestra.images.manifest import Descriptor, Index, Manifest, parse_manifest
@@ -208,15 +208,6 @@ class ImageStore:
             collect(self)
         return lines
 
-    def untag(self, name: str | Reference) -> bool:
-        """Take one name away, whatever becomes of the image; whether it was there."""
-        key = _key(name)
-        with self.changing() as catalog:
-            if catalog.by_name(key) is None:
-                return False
-            self.refs.write(catalog.without_names([key]))
-        return True
-
     # --- care ------------------------------------------------------------------------------------
 
     def prune(self, which: PruneFilter | None = None, *, dry_run: bool = False) -> PruneReport:
@@ -309,8 +300,3 @@ def _one(catalog: Catalog, prefix: str, text: str) -> Entry | None:
             f"image id {text} is ambiguous", details=tuple(short(entry.config) for entry in found)
         )
     return found[0] if found else None
-
-
-def layer_path(root: Path, chain_id: Digest) -> Path:
-    """Where the unpacked layer of that chain id is."""
-    return root / "layers" / hex_of(chain_id)

@@ -11,7 +11,6 @@ import signal
 import struct
 from typing import NamedTuple
 
-from orchestra.linux import calls
 from orchestra.linux import constants as C
 
 _syscall = ctypes.CDLL(None, use_errno=True)["syscall"]
@@ -74,11 +73,3 @@ def info(fd: int) -> Info | None:
 def inode(fd: int) -> int:
     """A number unique to the process until reboot (kernel 6.9 on; before it is the same for all)."""
     return os.fstat(fd).st_ino
-
-
-def get_fd(fd: int, number: int) -> int:
-    """A copy of the process' descriptor ``number``."""
-    result = _syscall(438, fd, number, None, 0)
-    if result < 0:
-        raise calls.failed("pidfd_getfd")
-    return int(result)

@@ -267,12 +267,6 @@ def route_default(index: int, gateway: str, version: int) -> Request:
     return Request(RTM_NEWROUTE, NLM_F_CREATE | NLM_F_REPLACE, body, f"add default route {gateway}")
 
 
-def route_delete_default(version: int) -> Request:
-    family = socket.AF_INET if version == 4 else socket.AF_INET6
-    body = _RTMSG.pack(family, 0, 0, 0, RT_TABLE_MAIN, 0, 255, RTN_UNICAST, 0)
-    return Request(RTM_DELROUTE, 0, body, "delete the default route", (errno.ESRCH,))
-
-
 # ---- the socket ------------------------------------------------------------------------------------------
 
 

@@ -41,7 +41,6 @@ MASKED_PATHS = (
 
 READONLY_PATHS = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger")
 
-PIDS_LIMIT = 2048
 SHM_SIZE = 64 << 20
 
 # (path, type, major, minor, mode): in every container, with the links of DEVICE_LINKS
