@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
+from collections.abc import Iterable
 
 from orchestra.cli import terminal
 from orchestra.errors import OrchestraError
@@ -91,14 +92,16 @@ def attach(
     forward: bool = True,
     streams: frozenset[str] = frozenset({"stdout", "stderr"}),
     until: str = "",
+    told: Iterable[str] = (),
 ) -> int | None:
     """Connect this terminal to a container (and start it); returns its exit code, None when detached. Only
     the outputs in ``streams`` are shown. ``until`` is "removed" to wait for that, too. When nobody reads the
-    output any more (``run … | head -1``), a container that this started is stopped; raises BrokenPipeError."""
+    output any more (``run … | head -1``), a container that this started is stopped; raises BrokenPipeError. ``told`` are warnings that
+    the user has seen already."""
     context.stdout.flush()
     sequence = terminal.detach_sequence(keys or terminal.DETACH)
     if tty:
-        return _attach_terminal(context, ref, sequence, start=start, stdin=stdin, until=until)
+        return _attach_terminal(context, ref, sequence, start=start, stdin=stdin, until=until, told=told)
     null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
     shown = [1 if "stdout" in streams else null, 2 if "stderr" in streams else null]
     wire = context.client.open(
@@ -114,7 +117,7 @@ def attach(
 
         before = {n: signal.signal(n, passing) for n in (signal.SIGINT, signal.SIGTERM)}
     try:
-        return _last(wire, (1,) if "stdout" in streams else ())
+        return _last(context, wire, (1,) if "stdout" in streams else (), told)
     except BrokenPipeError:
         wire.close()
         if start:
@@ -127,7 +130,14 @@ def attach(
 
 
 def _attach_terminal(
-    context: Context, ref: str, sequence: bytes, *, start: bool, stdin: bool, until: str
+    context: Context,
+    ref: str,
+    sequence: bytes,
+    *,
+    start: bool,
+    stdin: bool,
+    until: str,
+    told: Iterable[str],
 ) -> int | None:
     """Through a socket pair: the daemon copies between it and the container's terminal."""
     import socket
@@ -149,7 +159,7 @@ def _attach_terminal(
     pump = terminal.Pump(ours.fileno(), resize, sequence, stdin=stdin and os.isatty(0))
     try:
         pump.run()
-        return None if pump.detached else _last(wire)
+        return None if pump.detached else _last(context, wire, (), told)
     except BrokenPipeError:
         if start:
             context.client.call("container_do", {"verb": "stop", "ref": ref})
@@ -159,7 +169,15 @@ def _attach_terminal(
         wire.close()
 
 
-def _last(wire: Any, outputs: tuple[int, ...] = ()) -> int:
+def warn_new(context: Context, warnings: Iterable[str], told: Iterable[str]) -> None:
+    """Say what the start of a container brought up."""
+    known = set(told)
+    for text in warnings:
+        if text not in known:
+            context.warn(text)
+
+
+def _last(context: Context, wire: Any, outputs: tuple[int, ...], told: Iterable[str]) -> int:
     while True:
         if not wire.ready(outputs):
             raise BrokenPipeError
@@ -168,6 +186,8 @@ def _last(wire: Any, outputs: tuple[int, ...] = ()) -> int:
             break
         if "error" in message:
             raise OrchestraError.from_dict(message["error"])
+        if "warnings" in message.get("data", {}):
+            warn_new(context, message["data"]["warnings"], told)
         if "result" in message:
             return int(message["result"])
     raise OrchestraError("the daemon went away in the middle of the command")

@@ -299,10 +299,12 @@ class Api:
         return info_dict(self.engine.create(spec))
 
     def op_container_do(self, _call: Call, args: Args) -> Any:
-        """start, stop, restart, kill, pause, unpause, rename, remove, update on one container."""
+        """start, stop, restart, kill, pause, unpause, rename, remove, update on one container; the warnings
+        of start and update."""
         verb, ref = args["verb"], args["ref"]
         if verb == "start":
             self.engine.start(ref)
+            return self._warnings(ref)
         elif verb == "stop":
             self.engine.stop(ref, timeout=args.get("timeout"), signal=args.get("signal") or "")
         elif verb == "restart":
@@ -374,6 +376,7 @@ class Api:
             call.send({"data": {"attached": True}})
             if args.get("start"):
                 self.engine.start(ref)
+                call.send({"data": {"warnings": self._warnings(ref)}})
             code = self.engine.wait(
                 ref,
                 until=args.get("until") or "not-running",
@@ -385,6 +388,13 @@ class Api:
             for fd in fds:
                 os.close(fd)
         return code
+
+    def _warnings(self, ref: str) -> list[str]:
+        """What there is to say about a container that was just started (nothing when it is gone again)."""
+        try:
+            return list(self.engine.container(ref).warnings)
+        except NotFoundError:
+            return []
 
     def op_archive_get(self, call: Call, args: Args) -> Any:
         (fd,) = call.wire.take_fds()

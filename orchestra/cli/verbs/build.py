@@ -45,7 +45,7 @@ def run(context: Context, args: Namespace) -> int:
     from orchestra.images.store import open_store
 
     for name in ("memory", "builder", "provenance", "sbom", *OBSOLETE):
-        if getattr(args, name.replace("-", "_")):
+        if getattr(args, name.replace("-", "_")) not in ("", False, "false", "0"):
             context.warn(f"--{name} is not supported and has no effect")
     project = context.load(args.services)
     names = closure(project, tuple(args.services), deps=args.with_dependencies or not args.services)

@@ -206,6 +206,7 @@ def add_exec(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-i", "--interactive", action="store_true", help="pass standard input")
     parser.add_argument("-t", "--tty", action="store_true", help="with a terminal")
     parser.add_argument("--env-file", action="append", default=[], metavar="FILE")
+    parser.add_argument("--detach-keys", default="", help="not supported: a command ends with its terminal")
     parser.add_argument("ref", metavar="CONTAINER")
     parser.add_argument("command", nargs=argparse.REMAINDER, metavar="COMMAND")
 
@@ -216,6 +217,8 @@ def run_exec(context: Context, args: argparse.Namespace) -> int:
     from orchestra.cli.shortforms import environment_file
     from orchestra.cli.verbs.exec import spec_of
 
+    if args.detach_keys:
+        raise UsageError("exec --detach-keys is not supported", hint="exec -d runs in the background")
     if args.tty and args.interactive and not terminal.interactive():
         raise UsageError("the input device is not a terminal", hint="leave -t away in a pipe")
     spec = spec_of(context, args, tty=args.tty and not args.detach)
@@ -321,7 +324,12 @@ def run_start(context: Context, args: argparse.Namespace) -> int:
             context, args.refs[0], start=True, stdin=args.interactive, tty=tty, keys=args.detach_keys
         )
         return 0 if code is None else code
-    return each(context, args.refs, lambda ref: _do(context, "start", ref))
+
+    def start(ref: str) -> None:
+        for text in _do(context, "start", ref) or ():
+            context.warn(f"{ref}: {text}")
+
+    return each(context, args.refs, start)
 
 
 def _add_timed(parser: argparse.ArgumentParser) -> None:
@@ -511,6 +519,8 @@ def add_update(parser: argparse.ArgumentParser) -> None:
         "--pids-limit",
         "--restart",
         "--blkio-weight",
+        "--cpu-rt-period",
+        "--cpu-rt-runtime",
     ):
         parser.add_argument(name, default="")
     parser.add_argument("-c", "--cpu-shares", default="")
@@ -523,7 +533,13 @@ def run_update(context: Context, args: argparse.Namespace) -> int:
 
     for name in ("shm_size", "memory_swappiness", "oom_score_adj"):
         setattr(args, name, "")
-    for name in ("device_read_bps", "device_write_bps", "device_read_iops", "device_write_iops"):
+    for name in (
+        "device_read_bps",
+        "device_write_bps",
+        "device_read_iops",
+        "device_write_iops",
+        "blkio_weight_device",
+    ):
         setattr(args, name, [])
     resources = container_run.limits(args)
     if args.restart:

@@ -54,20 +54,20 @@ NAME = "[a-zA-Z0-9][a-zA-Z0-9_.-]+"
 LISTS = {
     "--add-host": "HOST:IP",
     "--annotation": "KEY=VALUE",
+    "--blkio-weight-device": "PATH:WEIGHT",
     "--cap-add": "CAP",
     "--cap-drop": "CAP",
     "--device": "PATH",
     "--dns": "IP",
-    "--dns-option": "OPTION",
     "--dns-search": "DOMAIN",
     "--env-file": "FILE",
     "--expose": "PORT",
     "--group-add": "GROUP",
     "--label-file": "FILE",
     "--link": "CONTAINER:ALIAS",
+    "--link-local-ip": "IP",
     "--log-opt": "KEY=VALUE",
     "--mount": "SPEC",
-    "--network-alias": "NAME",
     "--security-opt": "OPTION",
     "--storage-opt": "OPTION",
     "--sysctl": "KEY=VALUE",
@@ -86,10 +86,13 @@ TEXTS: dict[str, str | None] = {
     "--cidfile": "",
     "--cpu-period": "",
     "--cpu-quota": "",
+    "--cpu-rt-period": "",
+    "--cpu-rt-runtime": "",
     "--cpuset-cpus": "",
     "--cpuset-mems": "",
     "--cpus": "",
     "--domainname": "",
+    "--gpus": "",
     "--entrypoint": None,
     "--health-cmd": "",
     "--health-interval": "",
@@ -100,6 +103,8 @@ TEXTS: dict[str, str | None] = {
     "--ip": "",
     "--ip6": "",
     "--ipc": "",
+    "--isolation": "",
+    "--kernel-memory": "",
     "--log-driver": "",
     "--mac-address": "",
     "--memory-reservation": "",
@@ -117,9 +122,23 @@ TEXTS: dict[str, str | None] = {
     "--stop-timeout": "",
     "--userns": "",
     "--uts": "",
+    "--volume-driver": "",
     "--blkio-weight": "",
 }
-FLAGS = ("--init", "--no-healthcheck", "--oom-kill-disable", "--privileged", "--read-only", "--rm")
+FLAGS = (
+    "--init",
+    "--no-healthcheck",
+    "--oom-kill-disable",
+    "--privileged",
+    "--read-only",
+    "--rm",
+    "--use-api-socket",
+)
+UNSUPPORTED = {
+    "kernel_memory": "Linux has no such limit any more",
+    "isolation": "it is for Windows",
+    "use_api_socket": "there is no Docker API",
+}  # refused by name
 
 
 def _add_common(parser: argparse.ArgumentParser) -> None:
@@ -130,6 +149,16 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
     for name in FLAGS:
         parser.add_argument(name, action="store_true")
     add = parser.add_argument
+    add("--dns-opt", "--dns-option", dest="dns_option", action="append", default=[], metavar="OPTION")
+    add(
+        "--net-alias",
+        "--network-alias",
+        dest="network_alias",
+        action="append",
+        default=[],
+        metavar="NAME",
+    )
+    add("--disable-content-trust", action="store_true", default=True, help=argparse.SUPPRESS)
     add("-a", "--attach", action="append", default=[], metavar="STREAM")
     add("-c", "--cpu-shares", default="")
     add("-e", "--env", action="append", default=[], metavar="KEY=VALUE")
@@ -176,7 +205,7 @@ def run_create(context: Context, args: argparse.Namespace) -> int:
 
 
 def run_run(context: Context, args: argparse.Namespace) -> int:
-    from orchestra.cli.execution import attach
+    from orchestra.cli.execution import attach, warn_new
 
     tty = args.tty
     try:
@@ -190,12 +219,13 @@ def run_run(context: Context, args: argparse.Namespace) -> int:
         error.exit_code = 125  # as docker run: the command itself never began
         raise
     if args.detach:
-        _or_discard(
+        more = _or_discard(
             context,
             info,
             lambda: context.client.call("container_do", {"verb": "start", "ref": info["id"]}),
             remove=args.rm,
         )
+        warn_new(context, more or (), info["warnings"])
         print(info["id"], file=context.stdout)
         return 0
     code = _or_discard(
@@ -211,6 +241,7 @@ def run_run(context: Context, args: argparse.Namespace) -> int:
             forward=args.sig_proxy,
             streams=streams,
             until="removed" if args.rm else "",
+            told=info["warnings"],
         ),
         remove=args.rm,
     )
@@ -265,7 +296,12 @@ def _create(context: Context, args: argparse.Namespace) -> dict[str, Any]:
 
 
 def spec(context: Context, args: argparse.Namespace) -> dict[str, Any]:
-    """The options as a ContainerSpec in data form."""
+    """The options as a ContainerSpec in data form. Raises UsageError."""
+    for option, why in UNSUPPORTED.items():
+        if getattr(args, option) not in ("", "default", False):
+            raise UsageError(f"--{option.replace('_', '-')} is not supported: {why}")
+    if args.volume_driver not in ("", "local"):
+        raise UsageError(f"--volume-driver {args.volume_driver} is not supported", hint="local is there")
     labels = {}
     for name in args.label_file:
         labels.update(label_file(context, name))
@@ -274,7 +310,7 @@ def spec(context: Context, args: argparse.Namespace) -> dict[str, Any]:
     if modes and len(args.network) > 1:
         raise UsageError(f"network {modes[0]} cannot be combined with others")
     if modes:
-        for option in ("network_alias", "ip", "ip6", "mac_address", "link"):
+        for option in ("network_alias", "ip", "ip6", "mac_address", "link", "link_local_ip"):
             if getattr(args, option):
                 flag = option.replace("_", "-")
                 raise UsageError(f"conflicting options: --{flag} and the network {modes[0]}")
@@ -335,7 +371,7 @@ def networks(args: argparse.Namespace) -> list[dict[str, Any]]:
             "ipv4_address": values["ip"] or (args.ip if first else ""),
             "ipv6_address": values["ip6"] or (args.ip6 if first else ""),
             "mac_address": values["mac-address"] or (args.mac_address if first else ""),
-            "link_local_ips": values["link-local-ip"],
+            "link_local_ips": values["link-local-ip"] + (args.link_local_ip if first else []),
             "driver_opts": dict(entry.partition("=")[::2] for entry in values["driver-opt"]),
             "gw_priority": int(values["gw-priority"] or 0),
         }
@@ -446,6 +482,8 @@ def service(context: Context, args: argparse.Namespace) -> dict[str, Any]:
         values.setdefault("command", [])
     if args.log_driver or args.log_opt:
         values["logging"] = {"driver": args.log_driver, "options": pairs(args.log_opt)}
+    if args.gpus:
+        values["gpus"] = [gpus(args.gpus)]
     values |= limits(args)
     check = health(args)
     if check:
@@ -473,6 +511,8 @@ def limits(args: argparse.Namespace) -> dict[str, Any]:
     numbers = {
         "cpu_period": "cpu_period",
         "cpu_quota": "cpu_quota",
+        "cpu_rt_period": "cpu_rt_period",
+        "cpu_rt_runtime": "cpu_rt_runtime",
         "cpu_shares": "cpu_shares",
         "memory_swappiness": "mem_swappiness",
         "oom_score_adj": "oom_score_adj",
@@ -501,6 +541,7 @@ def limits(args: argparse.Namespace) -> dict[str, Any]:
         "device_write_bps": byte_size,
         "device_read_iops": lambda text: int(number("device-read-iops", text)),
         "device_write_iops": lambda text: int(number("device-write-iops", text)),
+        "blkio_weight_device": lambda text: int(number("blkio-weight-device", text)),
     }
     blkio: dict[str, Any] = {"weight": number("blkio-weight", args.blkio_weight)} if args.blkio_weight else {}
     for option, convert in rates.items():
@@ -509,7 +550,7 @@ def limits(args: argparse.Namespace) -> dict[str, Any]:
             for path, _, rate in (w.rpartition(":") for w in getattr(args, option))
         ]
         if entries:
-            blkio[option] = entries
+            blkio["weight_device" if option == "blkio_weight_device" else option] = entries
     if blkio:
         found["blkio_config"] = blkio
     return found
@@ -535,6 +576,19 @@ def health(args: argparse.Namespace) -> dict[str, Any]:
 
 def pairs(words: list[str]) -> dict[str, str]:
     return {key: value for key, _, value in (word.partition("=") for word in words)}
+
+
+def gpus(word: str) -> dict[str, Any]:
+    """``all``, a number, or ``device=ID,…`` (``count=N``, ``driver=NAME``). Raises UsageError."""
+    found: dict[str, Any] = {"count": -1, "capabilities": ["gpu"]}
+    if word == "all":
+        return found
+    if word.isdigit():
+        return {**found, "count": int(word)}
+    key, _, value = word.strip("\"'").partition("=")
+    if key == "device" and value:
+        return {"device_ids": value.split(","), "capabilities": ["gpu"]}
+    raise UsageError(f"invalid --gpus {word!r}", hint="write all, a number or device=ID,…")
 
 
 def device(word: str) -> dict[str, str]:

@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from orchestra.build.request import BuildRequest, Secret
     from orchestra.cli.context import Context
     from orchestra.events import Sink
+    from orchestra.images.image import Image
+
+ATTESTATIONS = ("provenance", "sbom", "attest")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -52,9 +55,49 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--load", action="store_true", help="accepted: the image always lands in the store")
     add("--cache-from", action="append", default=[], help="accepted without effect: the cache is local")
     add("--cache-to", action="append", default=[], help="accepted without effect: the cache is local")
+    add("--push", action="store_true", help="push the image under each of its names")
+    add("--metadata-file", default="", metavar="FILE", help="write names and digests there, as JSON")
+    for name in ATTESTATIONS:
+        add(f"--{name}", default="", metavar="WHAT", help="not supported: false is accepted")
+    add("--builder", default="", metavar="NAME", help="accepted without effect: there is one builder")
     add("--rm", action="store_true", help="accepted: nothing is left behind anyway")
     add("--force-rm", action="store_true", help="accepted: nothing is left behind anyway")
     add("context", metavar="PATH|GIT|-", help="directory, git address, or a tar on standard input")
+
+
+def _warn(context: Context, args: argparse.Namespace) -> None:
+    """About options without effect."""
+    if args.builder:
+        context.warn("--builder has no effect: there is one builder")
+    for name in ATTESTATIONS:
+        if getattr(args, name) not in ("", "false", "0"):
+            context.warn(f"--{name} is not supported and has no effect")
+
+
+def _metadata(args: argparse.Namespace, image: Image) -> None:
+    import json
+
+    data = {
+        "containerimage.config.digest": str(image.id),
+        "containerimage.digest": str(image.digest),
+        "image.name": ",".join(args.tag),
+    }
+    try:
+        with open(args.metadata_file, "w", encoding="utf-8") as stream:
+            json.dump(data, stream, indent=2)
+    except OSError as error:
+        raise OrchestraError(f"cannot write {args.metadata_file}: {error.strerror}") from None
+
+
+def _push(context: Context, args: argparse.Namespace) -> None:
+    from orchestra.images.reference import Reference
+    from orchestra.images.registry.transfer import push
+    from orchestra.images.store import open_store
+
+    store = open_store(context.paths)
+    for name in args.tag:
+        push(store, Reference.parse(name), sink=_sink(context, args))
+    context.close_progress()
 
 
 def run(context: Context, args: argparse.Namespace) -> int:
@@ -64,6 +107,9 @@ def run(context: Context, args: argparse.Namespace) -> int:
     for name in ("cache_from", "cache_to"):
         if getattr(args, name):
             context.warn(f"--{name.replace('_', '-')} has no effect: the cache is local")
+    _warn(context, args)
+    if args.push and not args.tag:
+        raise UsageError("--push needs a name", hint="give -t NAME")
     request = _request(context, args)
     context.paths.make()
     image = build(request, open_store(context.paths), context.paths, _sink(context, args))
@@ -74,6 +120,10 @@ def run(context: Context, args: argparse.Namespace) -> int:
                 stream.write(image.id)
         except OSError as error:
             raise OrchestraError(f"cannot write {args.iidfile}: {error.strerror}") from None
+    if args.metadata_file:
+        _metadata(args, image)
+    if args.push:
+        _push(context, args)
     if args.quiet:
         print(image.id, file=context.stdout)
     return 0

@@ -179,16 +179,19 @@ def run_rm(context: Context, args: argparse.Namespace) -> int:
 
 def add_prune(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-f", "--force", action="store_true", help="ask nothing")
+    parser.add_argument("--filter", action="append", default=[], metavar="KEY=VALUE", help="label, label!")
 
 
 def run_prune(context: Context, args: argparse.Namespace) -> int:
-    from orchestra.cli.verbs.system import confirm
+    from orchestra.cli.verbs.system import confirm, labelled
 
     confirm(context, "This will remove all networks not used by a container.", force=args.force)
     used = {name for c in context.client.call("containers") for name in c["networks"]}
     removed = []
     for network in context.client.call("networks"):
         if network["name"] in used or network["containers"] or network["name"] in ("bridge", "host", "none"):
+            continue
+        if not labelled(network["labels"], args.filter):
             continue
         context.client.call("network_remove", {"ref": network["id"]})
         removed.append(network["name"])
@@ -204,6 +207,9 @@ def add_connect(parser: argparse.ArgumentParser) -> None:
     add("--ip6", default="")
     add("--link", action="append", default=[], metavar="CONTAINER:ALIAS")
     add("--mac-address", default="")
+    add("--link-local-ip", action="append", default=[], metavar="IP")
+    add("--driver-opt", action="append", default=[], metavar="KEY=VALUE")
+    add("--gw-priority", type=int, default=0, metavar="N")
     add("network", metavar="NETWORK")
     add("ref", metavar="CONTAINER")
 
@@ -218,6 +224,9 @@ def run_connect(context: Context, args: argparse.Namespace) -> int:
         "ipv4_address": args.ip,
         "ipv6_address": args.ip6,
         "mac_address": args.mac_address,
+        "link_local_ips": args.link_local_ip,
+        "driver_opts": pairs(args.driver_opt),
+        "gw_priority": args.gw_priority,
     }
     network = find(context, args.network)["name"]
     context.client.call(
@@ -227,7 +236,9 @@ def run_connect(context: Context, args: argparse.Namespace) -> int:
 
 
 def add_disconnect(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("-f", "--force", action="store_true")
+    parser.add_argument(
+        "-f", "--force", action="store_true", help="accepted: the state of the container does not matter"
+    )
     parser.add_argument("network", metavar="NETWORK")
     parser.add_argument("ref", metavar="CONTAINER")
 

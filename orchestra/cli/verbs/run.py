@@ -68,7 +68,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(context: Context, args: argparse.Namespace) -> int:
-    from orchestra.cli.execution import attach
+    from orchestra.cli.execution import attach, warn_new
 
     if args.publish and args.service_ports:
         raise UsageError("--service-ports and --publish are incompatible")
@@ -96,14 +96,15 @@ def run(context: Context, args: argparse.Namespace) -> int:
         context.warn(warning)
     if args.detach:
         try:
-            context.client.call("container_do", {"verb": "start", "ref": info["id"]})
+            more = context.client.call("container_do", {"verb": "start", "ref": info["id"]})
+            warn_new(context, more or (), info["warnings"])
         except OrchestraError:
             _discard(context, info["id"])
             raise
         print(info["name"], file=context.stdout)
         return 0
     try:
-        code = attach(context, info["id"], start=True, stdin=args.interactive, tty=tty)
+        code = attach(context, info["id"], start=True, stdin=args.interactive, tty=tty, told=info["warnings"])
     except OrchestraError:
         _discard(context, info["id"])
         raise

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from orchestra.cli.client import DaemonAbsent
 from orchestra.cli.render import words
-from orchestra.errors import OrchestraError
+from orchestra.errors import OrchestraError, UsageError
 
 if TYPE_CHECKING:
     from orchestra.cli.context import Context
@@ -24,6 +24,18 @@ def confirm(context: Context, text: str, *, force: bool) -> None:
     )
     if sys.stdin.readline().strip().lower() not in ("y", "yes"):
         raise OrchestraError("nothing was removed", hint="answer y, or give --force")
+
+
+def labelled(labels: dict[str, str], filters: list[str]) -> bool:
+    """Whether something passes ``--filter label=KEY[=VALUE]`` and ``label!=…``. Raises UsageError."""
+    for word in filters:
+        key, _, text = word.partition("=")
+        if key not in ("label", "label!"):
+            raise UsageError(f"invalid filter {key!r}", hint="label and label! are there")
+        name, sep, value = text.partition("=")
+        if (name in labels and (not sep or labels[name] == value)) != (key == "label"):
+            return False
+    return True
 
 
 def add_df(parser: ArgumentParser) -> None:

@@ -139,15 +139,18 @@ def run_rm(context: Context, args: argparse.Namespace) -> int:
 def add_prune(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-a", "--all", action="store_true", help="named volumes too, not only anonymous ones")
     parser.add_argument("-f", "--force", action="store_true", help="ask nothing")
+    parser.add_argument("--filter", action="append", default=[], metavar="KEY=VALUE", help="label, label!")
 
 
 def run_prune(context: Context, args: argparse.Namespace) -> int:
-    from orchestra.cli.verbs.system import confirm
+    from orchestra.cli.verbs.system import confirm, labelled
 
     what = "all volumes" if args.all else "anonymous volumes"
     confirm(context, f"This will remove {what} not used by a container.", force=args.force)
     removed = []
     for volume in context.client.call("volumes"):
+        if not labelled(volume["labels"], args.filter):
+            continue
         if not volume["used_by"] and (args.all or volume["anonymous"]):
             context.client.call("volume_remove", {"name": volume["name"]})
             removed.append(volume["name"])

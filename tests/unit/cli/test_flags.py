@@ -45,6 +45,7 @@ HARMLESS = {
     "builder build --force-rm": "nothing is left behind in any case",
     "config --services": "read by a name that is put together", "config --volumes": "likewise", "config --networks": "likewise",
     "convert --services": "likewise", "convert --volumes": "likewise", "convert --networks": "likewise",
+    **{f"container {verb} --disable-content-trust": "images are verified by their digests in any case" for verb in ("run", "create")},
     **{f"container {verb} --health-{word}": "likewise" for verb in ("run", "create") for word in ("interval", "start-interval", "start-period", "timeout")},
 }  # fmt: skip
 EXTRA = {"config": {"--explain"}, "create": {"--quiet-build"}, "ps": {"--no-orphans"}, "start": {"--wait", "--wait-timeout"}}
