@@ -13,6 +13,7 @@ from dataclasses import replace
 
 from orchestra.backend import NetworkInfo, NetworkUse
 from orchestra.compose.model import Network
+from orchestra.engine import settings
 from orchestra.engine.batch import Batch
 from orchestra.engine.container import Container, Joined
 from orchestra.engine.namespaces import mode_of, shared_with
@@ -36,7 +37,7 @@ class Nets:
 
     def __init__(self, parts: Parts) -> None:
         self.parts = parts
-        self.host = Networks(parts.paths)
+        self.host = Networks(parts.paths, pools=settings.pools)
         self.dns = DnsServer()
         self._lock = threading.RLock()
         self._dns_lock = threading.Lock()

@@ -16,7 +16,6 @@ several entries the first counts, with those that follow it without a gap.
 from __future__ import annotations
 
 import grp
-import json
 import os
 import pwd
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -24,16 +23,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from orchestra.engine import settings
 from orchestra.engine.accounts import Identity
 from orchestra.errors import ConflictError, Location, OrchestraError, UnsupportedError
 from orchestra.paths import Paths
 
-SETTINGS = Path("/etc/orchestra/daemon.json")
 SIZE = 65536
 FIRST, END = 0x70000000, 0x7FFE0000  # what systemd leaves to others: 4094 ranges, the first of them shared
 SUBUID, SUBGID = Path("/etc/subuid"), Path("/etc/subgid")
 _OWNER = "orchestra"  # whose entries in /etc/subuid and /etc/subgid "default" takes, where there are some
-_KEYS = {"userns-remap", "id-mapped-mounts"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,7 +190,7 @@ def _first(path: Path, names: set[str]) -> tuple[int, int] | None:
 
 def remap_setting(path: Path | None = None) -> str:
     """``userns-remap`` of the settings."""
-    place, data = _settings(path)
+    place, data = settings.read(path)
     found = data.get("userns-remap") or ""
     if not isinstance(found, str):
         raise OrchestraError(
@@ -205,7 +203,7 @@ def remap_setting(path: Path | None = None) -> str:
 
 def mapping_setting(path: Path | None = None) -> bool:
     """``id-mapped-mounts`` of the settings: whether they may be used where the kernel has them."""
-    place, data = _settings(path)
+    place, data = settings.read(path)
     found = data.get("id-mapped-mounts", True)
     if not isinstance(found, bool):
         raise OrchestraError(
@@ -219,30 +217,6 @@ def may_map(paths: Paths) -> bool:
     from orchestra.engine.ownership import can_map
 
     return mapping_setting() and can_map(paths.images / "layers", paths.containers)
-
-
-def _settings(path: Path | None) -> tuple[Path, dict[str, Any]]:
-    """What /etc/orchestra/daemon.json (or the file that ORCHESTRA_SETTINGS names) says."""
-    place = path or Path(os.environ.get("ORCHESTRA_SETTINGS") or SETTINGS)
-    try:
-        text = place.read_text("utf-8")
-    except FileNotFoundError:
-        return place, {}
-    try:
-        data = json.loads(text)
-    except ValueError as problem:
-        line = getattr(problem, "lineno", 1)
-        raise OrchestraError(
-            f"the settings are no JSON: {problem}", location=Location(str(place), line)
-        ) from None
-    unknown = sorted(set(data) - _KEYS) if isinstance(data, dict) else ["(no object)"]
-    if unknown:
-        raise OrchestraError(
-            f"unknown setting {', '.join(unknown)}",
-            hint=f"known: {', '.join(sorted(_KEYS))}",
-            location=Location(str(place), 1),
-        )
-    return place, data
 
 
 def check_user(identity: Identity, ids: Range | None) -> None:

@@ -34,22 +34,12 @@ DEFAULT_POOLS: tuple[Pool, ...] = (
 )
 
 
-def parse_pools(text: str) -> tuple[Pool, ...]:
-    """``base/prefix:size,…`` (``10.9.0.0/16:24``) as pools."""
-    pools = []
-    for word in filter(None, (word.strip() for word in text.split(","))):
-        base, _, size = word.rpartition(":")
-        try:
-            network = ipaddress.ip_network(base)
-            if not network.prefixlen <= int(size) <= network.max_prefixlen - 2:
-                raise ValueError
-        except ValueError:
-            raise OrchestraError(
-                f"address pool {word!r} is not of the form 10.9.0.0/16:24",
-                hint="give a base network and the prefix length of the subnets cut from it",
-            ) from None
-        pools.append(Pool(str(network), int(size)))
-    return tuple(pools)
+def make_pool(base: str, size: int) -> Pool:
+    """Checked: ValueError says what is wrong."""
+    network = ipaddress.ip_network(base)
+    if not network.prefixlen <= size <= network.max_prefixlen - 2:
+        raise ValueError(f"subnets of /{size} cannot be cut from {base}")
+    return Pool(str(network), size)
 
 
 def choose_subnets(

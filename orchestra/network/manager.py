@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import socket
 import threading
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import replace
 
 from orchestra.compose.model import IpamPool
@@ -51,11 +51,13 @@ KNOWN_OPTIONS = {
 
 
 class Networks:
-    """One engine's networks. ``pools`` are where subnets come from."""
+    """One engine's networks. ``pools`` tells, for each new network, where subnets come from."""
 
-    def __init__(self, paths: Paths, *, pools: Sequence[ipam.Pool] | None = None) -> None:
+    def __init__(
+        self, paths: Paths, *, pools: Callable[[], Sequence[ipam.Pool]] = lambda: ipam.DEFAULT_POOLS
+    ) -> None:
         self._paths = paths
-        self._pools = tuple(pools or ipam.DEFAULT_POOLS)
+        self._pools = pools
         program = find_nft()
         self.firewall: Firewall = NftFirewall(paths.scope, program) if program else NoFirewall()
         self._forwarding = Forwarding()
@@ -98,7 +100,9 @@ class Networks:
                 # macvlan and ipvlan live in the subnet of their parent, which the host has a route to
                 lan = spec.driver in ("macvlan", "ipvlan") and any(pool.subnet for pool in pools)
                 taken = set(busy) if lan else {*busy, *self.busy_subnets()}
-                chosen = ipam.choose_subnets(spec.name, pools, taken, ipv4=ipv4, ipv6=ipv6, pools=self._pools)
+                chosen = ipam.choose_subnets(
+                    spec.name, pools, taken, ipv4=ipv4, ipv6=ipv6, pools=self._pools()
+                )
                 spec = replace(spec, subnets=chosen)
             if spec.driver == "bridge":
                 bridge.create_bridge(self._paths, spec)

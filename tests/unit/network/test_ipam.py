@@ -4,7 +4,7 @@ import pytest
 
 from orchestra.compose.model import IpamPool
 from orchestra.errors import ConflictError, OrchestraError
-from orchestra.network.ipam import DEFAULT_POOLS, Pool, choose_address, choose_subnets, parse_pools
+from orchestra.network.ipam import DEFAULT_POOLS, Pool, choose_address, choose_subnets, make_pool
 from orchestra.network.model import NetworkSpec, Subnet
 
 
@@ -55,12 +55,12 @@ def test_a_requested_subnet_in_use() -> None:
         choose_subnets("x", [IpamPool("10.0.0.0/24")], ["10.0.0.0/8"])
 
 
-def test_pools_as_text() -> None:
-    assert parse_pools("10.9.0.0/16:24, fd00::/48:64") == (Pool("10.9.0.0/16", 24), Pool("fd00::/48", 64))
+def test_pools_are_checked() -> None:
+    assert make_pool("10.9.0.0/16", 24) == Pool("10.9.0.0/16", 24)
     assert len(DEFAULT_POOLS) == 16
-    for text in ("10.9.0.0/16", "10.9.0.0/16:8", "10.9.0.0/16:32", "x:24"):
-        with pytest.raises(OrchestraError):
-            parse_pools(text)
+    for base, size in (("10.9.0.0/16", 8), ("10.9.0.0/16", 32), ("x", 24), ("10.9.0.1/16", 24)):
+        with pytest.raises(ValueError):
+            make_pool(base, size)
 
 
 SMALL = NetworkSpec("i", "small", subnets=(Subnet("10.0.0.0/29", "10.0.0.1", aux={"r": "10.0.0.3"}),))

@@ -1,0 +1,31 @@
+"""The settings file: dockerd's keys, each fault told with the file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from orchestra.engine import settings
+from orchestra.errors import OrchestraError
+from orchestra.network.ipam import DEFAULT_POOLS, Pool
+
+
+def test_address_pools(tmp_path: Path) -> None:
+    place = tmp_path / "daemon.json"
+    assert settings.pools(place) == DEFAULT_POOLS
+    place.write_text('{"default-address-pools": [{"base": "10.9.0.0/16", "size": 24}, {"base": "fd00::/48", "size": 64}]}')
+    assert settings.pools(place) == (Pool("10.9.0.0/16", 24), Pool("fd00::/48", 64))
+
+
+@pytest.mark.parametrize("text", [
+    '{"default-address-pools": 3}', '{"default-address-pools": []}', '{"default-address-pools": [{"base": "10.9.0.0/16"}]}',
+    '{"default-address-pools": [{"base": "10.9.0.0/16", "size": 8}]}', '{"default-address-pools": [{"base": "x", "size": 24}]}',
+    '{"default-address-pools": [7]}', '{"default-address-pools": [{"base": "10.9.0.0/16", "size": "a"}]}', "{", "[]", '{"dns": []}',
+])  # fmt: skip
+def test_what_is_wrong_is_told_with_the_file(tmp_path: Path, text: str) -> None:
+    place = tmp_path / "daemon.json"
+    place.write_text(text)
+    with pytest.raises(OrchestraError) as caught:
+        settings.pools(place)
+    assert caught.value.location and caught.value.location.file == str(place)
