@@ -44,6 +44,20 @@ def test_flags_of_single_containers(engine: Engine) -> None:
     assert engine.out("container", "ps", "--format", "{{.Names}}") == engine.out("container", "list", "--format", "{{.Names}}")
 
 
+def test_events_of_everything(engine: Engine) -> None:
+    engine.run("volume", "create", "one")
+    engine.run("container", "run", "--rm", "--name", "told", "-l", "a=1", "busybox", "true")
+
+    def told(*words: str) -> list[str]:
+        return engine.out("system", "events", "--since", "5m", "--until", "0s", *words).splitlines()
+
+    assert told("--filter", "type=volume", "--format", "{{.Action}} {{.Actor.ID}}") == ["create one"]
+    events = [json.loads(line) for line in told("--format", "json", "-f", "container=told", "-f", "event=start", "-f", "event=die")]
+    assert [event["Action"] for event in events] == ["start", "die"] and events[0]["Actor"]["Attributes"]["name"] == "told"
+    assert len(told("-f", "label=a=1")) >= 3 and told("-f", "label=a=2") == []
+    assert "invalid filter" in engine.run("system", "events", "-f", "nope=1", code=1).stderr
+
+
 def test_pruning_by_label(engine: Engine) -> None:
     for kind in ("network", "volume"):
         engine.run(kind, "create", "--label", "keep=1", f"kept-{kind}")
