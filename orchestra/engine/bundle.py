@@ -89,7 +89,8 @@ def build(parts: Parts, container: Container, pieces: Pieces, warnings: list[str
         linux["maskedPaths"], linux["readonlyPaths"] = defaults.masked_paths(), defaults.readonly_paths()
     profile = _seccomp(options, held, privileged=service.privileged)
     if profile is not None:
-        linux["seccomp"] = profile
+        limited = quota.size_of(service.storage_opt) > 0
+        linux["seccomp"] = quota.keep_inside(profile) if limited else profile
     linux["sysctl"] = _sysctls(container, pieces.ids)
     config: dict[str, Any] = {
         "ociVersion": "1.2.0",

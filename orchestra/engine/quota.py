@@ -5,10 +5,12 @@ docker does.
 
 from __future__ import annotations
 
+import errno
 import threading
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from orchestra.compose import units
 from orchestra.errors import OrchestraError, UnsupportedError
@@ -17,6 +19,9 @@ from orchestra.paths import Paths
 
 _FIRST = 0x40000000  # of the projects that are ours; an engine has 65536 of them
 _lock = threading.Lock()
+# of the second argument of ioctl; the kernel looks at 32 bits of it
+_CHANGE = {"index": 1, "value": 0xFFFFFFFF, "valueTwo": quota.SET_ATTRIBUTES, "op": "SCMP_CMP_MASKED_EQ"}
+_ANY = {"index": 1, "value": 0, "op": "SCMP_CMP_GE"}
 
 
 def size_of(options: Mapping[str, str]) -> int:
@@ -68,6 +73,22 @@ def limit(paths: Paths, folder: Path, size: int) -> None:
             raise _told(OrchestraError(f"storage_opt: cannot set the limit: {problem.strerror}")) from None
 
 
+def keep_inside(profile: Mapping[str, Any]) -> dict[str, Any]:
+    """The seccomp profile without the calls by which the owner of a file takes it out of its project, and so out
+    of the limit (FS_IOC_FSSETXATTR and file_setattr; the kernel refuses them in user namespaces only). The error is not one that a
+    profile has as its default: such rules are dropped when it is compiled."""
+    rules = []
+    for rule in profile.get("syscalls") or ():
+        names = [name for name in rule["names"] if name not in ("ioctl", "file_setattr")]
+        if names:
+            rules.append({**rule, "names": names})
+        if "ioctl" in rule["names"]:  # the same, behind the refusal
+            rules.append({**rule, "names": ["ioctl"], "args": rule.get("args") or [_ANY]})
+    refusal = {"action": "SCMP_ACT_ERRNO", "errnoRet": errno.EOPNOTSUPP}
+    calls = [{**refusal, "names": ["ioctl"], "args": [_CHANGE]}, {**refusal, "names": ["file_setattr"]}]
+    return {**profile, "syscalls": [*calls, *rules]}
+
+
 def release(folder: Path) -> None:
     """The limit goes with the container."""
     try:
@@ -93,4 +114,4 @@ def _free(paths: Paths) -> int:
     raise OrchestraError("all numbers for storage limits are in use")
 
 
-__all__ = ["check", "limit", "release", "size_of"]
+__all__ = ["check", "keep_inside", "limit", "release", "size_of"]

@@ -15,7 +15,7 @@ from ctypes import c_char_p, c_int, c_uint, c_void_p
 
 from orchestra.linux import calls, procfs
 
-_GET_ATTRIBUTES, _SET_ATTRIBUTES = 0x801C581F, 0x401C5820  # FS_IOC_FSGETXATTR, FS_IOC_FSSETXATTR
+_GET_ATTRIBUTES, SET_ATTRIBUTES = 0x801C581F, 0x401C5820  # FS_IOC_FSGETXATTR, FS_IOC_FSSETXATTR
 _ATTRIBUTES = struct.Struct("=5I8x")  # flags, extent size, extents, project, copy-on-write size
 _INHERIT = 0x200
 _PROJECT = 2  # PRJQUOTA
@@ -47,7 +47,7 @@ def set_project(path: str | os.PathLike[str], number: int) -> None:
     fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
         flags, extent, extents, _, copy = _attributes(fd)
-        fcntl.ioctl(fd, _SET_ATTRIBUTES, _ATTRIBUTES.pack(flags | _INHERIT, extent, extents, number, copy))
+        fcntl.ioctl(fd, SET_ATTRIBUTES, _ATTRIBUTES.pack(flags | _INHERIT, extent, extents, number, copy))
     finally:
         os.close(fd)
 

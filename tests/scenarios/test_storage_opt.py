@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +17,7 @@ from orchestra.linux import quota
 
 pytestmark = [pytest.mark.root, pytest.mark.timeout(300)]
 
+PYTHON = [path for path in dict.fromkeys(("/lib64", "/lib/x86_64-linux-gnu", sys.prefix, sys.base_prefix)) if os.path.isdir(path)]
 MAKERS = {
     "ext4": (["mkfs.ext4", "-q", "-F", "-O", "quota,project", "-E", "quotatype=prjquota"], "prjquota"),
     "xfs": (["mkfs.xfs", "-q", "-f"], "pquota"),
@@ -82,6 +84,36 @@ def test_the_limit_holds(limited: Engine) -> None:
     upper = engine.root / "lib/containers" / engine.inspect("two")["Id"] / "upper"
     assert quota.project(upper) != 0
     engine.run("container", "rm", "-f", "one", "two", "free")
+
+
+LEAVE = """
+import fcntl, os, struct, sys
+fd = os.open(sys.argv[1], os.O_RDONLY)
+data = bytearray(fcntl.ioctl(fd, 0x801C581F, bytes(28)))
+data[12:16] = bytes(4)
+try:
+    fcntl.ioctl(fd, 0x401C5820, bytes(data))
+except OSError as problem:
+    sys.exit(problem.strerror)
+"""
+
+
+def test_no_file_leaves_the_limit(limited: Engine) -> None:
+    """The owner of a file may put it into another project, but for the seccomp filter or a user namespace."""
+    engine = limited
+    mounts = [word for path in PYTHON for word in ("-v", f"{path}:{path}:ro")]
+    for name, more, leaves in (
+        ("plain", [], False),
+        ("space", ["--userns", "auto", "--security-opt", "seccomp=unconfined"], False),
+        ("open", ["--security-opt", "seccomp=unconfined"], True),
+    ):
+        run(engine, name, "--storage-opt", "size=20M", *mounts, *more)
+        engine.run("container", "exec", name, "mkdir", "/d")
+        done = engine.run("container", "exec", name, sys.executable, "-I", "-S", "-c", LEAVE, "/d", code=None)
+        assert (done.returncode == 0) is leaves, done.stderr
+        if not leaves:
+            assert "ot supported" in done.stderr or "nvalid argument" in done.stderr or "not permitted" in done.stderr
+        assert fill(engine, name, "/d/big", 30) is leaves
 
 
 def test_in_compose_and_with_a_user_namespace(limited: Engine) -> None:

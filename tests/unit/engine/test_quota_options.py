@@ -6,11 +6,13 @@ import errno
 from pathlib import Path
 
 import pytest
+from support import bpfmachine
 
 from orchestra.engine import quota
 from orchestra.errors import OrchestraError, UnsupportedError
 from orchestra.linux import quota as kernel
 from orchestra.paths import Paths
+from orchestra.runtime import seccomp
 
 
 @pytest.fixture
@@ -67,6 +69,35 @@ def test_a_filesystem_that_refuses(paths: Paths, monkeypatch: pytest.MonkeyPatch
     folder.mkdir()
     with pytest.raises(OrchestraError, match="cannot set the limit"):
         quota.limit(paths, folder, 1)
+
+
+@pytest.mark.parametrize("kind", ["default", "deny list", "conditions"])
+def test_no_file_leaves_its_project(kind: str) -> None:
+    profiles = {
+        "default": seccomp.default_profile(["CAP_CHOWN"]),
+        "deny list": {"defaultAction": "SCMP_ACT_ALLOW", "architectures": ["SCMP_ARCH_X86_64"], "syscalls": []},
+        "conditions": {
+            "defaultAction": "SCMP_ACT_ERRNO",
+            "architectures": ["SCMP_ARCH_X86_64"],
+            "syscalls": [{"names": ["read", "ioctl"], "action": "SCMP_ACT_ALLOW", "args": [{"index": 0, "value": 3, "op": "SCMP_CMP_EQ"}]}],
+        },
+    }
+    profile = profiles[kind]
+    before, after = seccomp.compile_profile(profile), seccomp.compile_profile(quota.keep_inside(profile))
+    allowed, refused = 0x7FFF0000, 0x50000 | errno.EOPNOTSUPP
+
+    def ask(program: bytes, number: int, *words: int) -> int:
+        return bpfmachine.run(program, bpfmachine.data(number, 0xC000003E, *words))
+
+    set_attributes = kernel.SET_ATTRIBUTES
+    assert ask(before, 16, 3, set_attributes) == allowed
+    for word in (set_attributes, set_attributes | 1 << 32, set_attributes | 0xFFFFFFFF << 32):
+        assert ask(after, 16, 3, word) == refused
+    for word in (0, 0x5401, 0x801C581F, set_attributes + 1, set_attributes - 1, 1 << 63):
+        assert ask(after, 16, 3, word) == ask(before, 16, 3, word) == allowed
+    assert ask(after, 16, 4, 0x5401) == ask(before, 16, 4, 0x5401)
+    assert ask(after, 0, 3) == ask(before, 0, 3)
+    assert ask(after, 469, 3) == refused
 
 
 def test_of_this_machine(tmp_path: Path) -> None:
