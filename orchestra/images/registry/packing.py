@@ -8,17 +8,19 @@ push finds it. Layers are cut into blocks that are compressed side by side as me
 from __future__ import annotations
 
 import os
+import threading
 import zlib
 from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import replace
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from orchestra.events import Progress, Sink, Status
-from orchestra.images.digest import short
+from orchestra.images.digest import Digest, short
 from orchestra.images.manifest import Descriptor
 from orchestra.images.mediatype import Compression, layer_compression, layer_type
+from orchestra.images.registry.problems import RegistryError
 
 if TYPE_CHECKING:
     from orchestra.images.image import Image
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
 
 _BLOCK = 4 << 20
 _LEVEL = 4
+_AT_ONCE = 2
+"""Layers, so that the end of one leaves no processor idle."""
 _SMALL = 4 << 10
 """Layers below this many bytes travel as they are."""
 
@@ -38,12 +42,38 @@ def packed(store: ImageStore, image: Image, *, sink: Sink) -> Image:
     earlier = _earlier(store, image)
     if earlier is not None:
         return earlier
-    layers = tuple(
-        _compressed(store, layer, docker=image.manifest.is_docker, sink=sink) if _is_plain(layer) else layer
-        for layer in image.manifest.layers
-    )
+    made = _all_compressed(store, image, sink)
+    layers = tuple(made.get(layer.digest, layer) for layer in image.manifest.layers)
     manifest = replace(image.manifest, layers=layers)
     return store.ingest(manifest.to_bytes(), media_type=manifest.media_type)
+
+
+def _all_compressed(store: ImageStore, image: Image, sink: Sink) -> dict[Digest, Descriptor]:
+    """The compressed layers by the digests of the plain ones."""
+    plain = {layer.digest: layer for layer in image.manifest.layers if _is_plain(layer)}
+    workers, stop = os.cpu_count() or 1, threading.Event()
+    with (
+        ThreadPoolExecutor(workers, thread_name_prefix="gzip") as pool,
+        ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="pack") as packers,
+    ):
+        task = _Task(store, pool, workers, image.manifest.is_docker, sink, stop)
+        jobs = {digest: packers.submit(_compressed, task, layer) for digest, layer in plain.items()}
+        try:
+            return {digest: job.result() for digest, job in jobs.items()}
+        except BaseException:
+            stop.set()
+            packers.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+@dataclass(frozen=True, slots=True)
+class _Task:
+    store: ImageStore
+    pool: Executor
+    ahead: int
+    docker: bool
+    sink: Sink
+    stop: threading.Event
 
 
 def _is_plain(layer: Descriptor) -> bool:
@@ -65,37 +95,37 @@ def _earlier(store: ImageStore, image: Image) -> Image | None:
     return None
 
 
-def _compressed(store: ImageStore, layer: Descriptor, *, docker: bool, sink: Sink) -> Descriptor:
+def _compressed(task: _Task, layer: Descriptor) -> Descriptor:
     name = f"Layer {short(layer.digest)}"
-    done = 0
+    store, done = task.store, 0
     with store.blobs.open(layer.digest, layer.size) as stream, store.blob_writer() as writer:
 
         def blocks() -> Iterator[bytes]:
             while block := stream.read(_BLOCK):
+                if task.stop.is_set():
+                    raise RegistryError("stopped")
                 yield block
 
-        for piece, size in _members(blocks()):
+        for piece, size in _members(blocks(), task.pool, task.ahead):
             writer.write(piece)
             done += size
-            sink(Progress(name, "Compressing", current=done, total=layer.size))
+            task.sink(Progress(name, "Compressing", current=done, total=layer.size))
         digest = writer.commit()
-    sink(Progress(name, "Compressed", Status.DONE, current=layer.size, total=layer.size))
-    return Descriptor(layer_type(Compression.GZIP, docker=docker), digest, store.blobs.size(digest))
+    task.sink(Progress(name, "Compressed", Status.DONE, current=layer.size, total=layer.size))
+    return Descriptor(layer_type(Compression.GZIP, docker=task.docker), digest, store.blobs.size(digest))
 
 
-def _members(blocks: Iterator[bytes]) -> Iterator[tuple[bytes, int]]:
+def _members(blocks: Iterator[bytes], pool: Executor, ahead: int) -> Iterator[tuple[bytes, int]]:
     """Each block as a gzip member and its plain size, in order, a few blocks ahead."""
-    workers = os.cpu_count() or 1
     waiting: deque[tuple[Future[bytes], int]] = deque()
-    with ThreadPoolExecutor(workers, thread_name_prefix="gzip") as pool:
-        for block in blocks:
-            waiting.append((pool.submit(_member, block), len(block)))
-            if len(waiting) > workers + 1:
-                future, size = waiting.popleft()
-                yield future.result(), size
-        while waiting:
+    for block in blocks:
+        waiting.append((pool.submit(_member, block), len(block)))
+        if len(waiting) > ahead + 1:
             future, size = waiting.popleft()
             yield future.result(), size
+    while waiting:
+        future, size = waiting.popleft()
+        yield future.result(), size
 
 
 def _member(block: bytes) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import json
 import os
@@ -238,6 +239,36 @@ def test_the_same_layer_twice(store: ImageStore, registry: Registry, env: dict[s
     assert len(registry.requests("GET", "/blobs/")) == 3  # with the configuration
     store.tag(image.id, f"{registry.host}/new:1")
     assert push(store, f"{registry.host}/new:1", environ=env) == digest
+
+
+def test_plain_layers_are_compressed_together(store: ImageStore, registry: Registry, env: dict[str, str]) -> None:
+    """The same bytes whatever the order; a plain layer that is there twice is compressed once; an interrupt ends it."""
+    tars = [archive((f"f{n}", "file", {"content": os.urandom(30_000) * 200})) for n in range(3)]
+    registry.add_image("app", "1", [*tars, tars[0]], compression="none")
+    image = pull(store, f"{registry.host}/app:1", environ=env)
+    name = f"{registry.host}/new:1"
+    store.tag(image.id, name)
+    told: list[Progress] = []
+
+    def interrupt(progress: Progress) -> None:
+        told.append(progress)
+        if progress.text == "Compressing":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        push(store, name, environ=env, sink=interrupt)
+    assert "new" not in registry.manifests and len([p for p in told if p.text == "Compressing"]) <= 3
+    told.clear()
+    digest = push(store, name, environ=env, sink=told.append)
+    assert len([p for p in told if p.text == "Compressed"]) == 3
+    layers = json.loads(registry.manifests["new"]["1"][1])["layers"]
+    assert len(layers) == 4 and layers[0] == layers[3]
+    for layer, tar in zip(layers, tars, strict=False):
+        assert gzip.decompress(registry.blobs["new"][layer["digest"]]) == tar
+    other = ImageStore(store.root.parent / "other")
+    pull(other, f"{registry.host}/app:1", environ=env)
+    other.tag(image.id, name)
+    assert push(other, name, environ=env) == digest
 
 
 def test_layers_by_sha512(store: ImageStore, registry: Registry, env: dict[str, str]) -> None:
