@@ -30,9 +30,7 @@ PREFIX = ".mounted-"
 PATIENCE = 30.0  # seconds that a mount may take
 _GRACE = 5.0  # seconds that a killed one may take to end
 _VERSIONS = ("4.2", "4.1", "4.0", "3")
-_CODE = (
-    "import sys; sys.path.insert(0, {!r});from orchestra.volumes.mount_process import main; main(sys.argv[1])"
-)
+_CODE = "import sys; sys.path.insert(0, {!r});from orchestra.volumes.mount_process import main; main()"
 
 
 def needed(mount: Mapping[str, Any]) -> bool:
@@ -94,12 +92,11 @@ def _mount(name: str, mount: Mapping[str, Any], place: Path) -> None:
         "words": words,
         "versions": versions(kind, words),
     }
-    command = [sys.executable, "-I", "-c", _CODE.format(str(Path(__file__).parents[2])), json.dumps(request)]
-    child = subprocess.Popen(
-        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    )
+    command = [sys.executable, "-I", "-c", _CODE.format(str(Path(__file__).parents[2]))]
+    child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    data = json.dumps(request).encode()  # not an argument: a password may be among the options
     try:
-        output, errors = child.communicate(timeout=PATIENCE)
+        output, errors = child.communicate(data, timeout=PATIENCE)
     except subprocess.TimeoutExpired:
         child.kill()
         with contextlib.suppress(subprocess.TimeoutExpired):  # one that hangs in the kernel is left to it

@@ -341,6 +341,8 @@ def _driver_mount(volume: StoredVolume, target: str, *, read_only: bool, subpath
     if not _is_bind(volume):
         if kind.startswith("nfs"):
             words, device = _nfs(volume, words, device)
+        elif kind in ("cifs", "smb3"):
+            words = _cifs(volume, words, device)
         return {"destination": target, "type": kind, "source": device, "options": words}
     if not os.path.isabs(device):
         raise OrchestraError(f"volume {volume.name}: device {device!r} is not an absolute path")
@@ -364,12 +366,7 @@ def _nfs(volume: StoredVolume, words: Sequence[str], device: str) -> tuple[list[
         raise OrchestraError(
             f"volume {volume.name}: no NFS server given", hint="add `addr=SERVER` to option `o`"
         )
-    try:
-        address = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)[0][4][0]
-    except OSError as error:
-        raise OrchestraError(
-            f"volume {volume.name}: cannot resolve NFS server {host}: {error.strerror}"
-        ) from None
+    address = _address(volume, host)
     rest = [word for word in words if not word.startswith("addr=")]
     shown = f"[{host}]" if ":" in host else host
     return [*rest, f"addr={address}"], device if not device.startswith(":") else f"{shown}{device}"
@@ -381,6 +378,26 @@ def _part(root: Path, subpath: str, what: str) -> str:
     if not subpath:
         return str(root)
     return f"{root}{OTHERS}{inside(root, subpath, what=what).relative_to(root)}"
+
+
+def _cifs(volume: StoredVolume, words: Sequence[str], device: str) -> list[str]:
+    """The kernel wants a numeric ``ip=``; what mount.cifs(8) would add."""
+    given = [word for word in words if word.partition("=")[0] in ("addr", "ip")]
+    host = given[0].partition("=")[2] if given else device.replace("\\", "/").lstrip("/").partition("/")[0]
+    if not host:
+        raise OrchestraError(
+            f"volume {volume.name}: no server given", hint="write `device` as //SERVER/SHARE"
+        )
+    return [*(word for word in words if word not in given), f"ip={_address(volume, host)}"]
+
+
+def _address(volume: StoredVolume, host: str) -> str:
+    try:
+        return str(socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)[0][4][0])
+    except OSError as error:
+        raise OrchestraError(
+            f"volume {volume.name}: cannot resolve server {host}: {error.strerror}"
+        ) from None
 
 
 def inside(root: Path, subpath: str, *, what: str) -> Path:

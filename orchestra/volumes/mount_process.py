@@ -1,7 +1,7 @@
 """The helper that makes one mount of the host and ends: a mount(2) that waits for a server cannot be left
 otherwise than by killing its process. Standard library and ``orchestra.linux`` only.
 
-Its argument is JSON: ``place``, ``type``, ``source``, ``words`` (of the option ``o``) and ``versions`` (of NFS,
+It reads JSON: ``place``, ``type``, ``source``, ``words`` (of the option ``o``) and ``versions`` (of NFS,
 one after the other until the server speaks one). It prints JSON: ``{}``, or ``{"error": text, "errno": number}``.
 """
 
@@ -60,10 +60,10 @@ def mount(request: dict[str, Any]) -> None:
     mounting.attach(tree, target)
 
 
-def main(text: str) -> None:
+def main() -> None:
     answer: dict[str, Any] = {}
     try:
-        mount(json.loads(text))
+        mount(json.loads(sys.stdin.buffer.read()))
     except OSError as problem:
         answer = {"error": problem.strerror or str(problem), "errno": problem.errno or 0}
     sys.stdout.write(json.dumps(answer))

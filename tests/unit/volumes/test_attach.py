@@ -121,3 +121,18 @@ def test_an_unknown_filesystem_is_named(volumes: Volumes, tmp_path: Path) -> Non
     with pytest.raises(OrchestraError, match="volume odd: cannot mount x: "), volumes.lent("odd", volumes.mount("odd", "/d")):
         raise AssertionError("it was not mounted")
     assert [p.name for p in (tmp_path / "volumes").iterdir()] == ["odd"]
+
+
+@pytest.mark.parametrize(
+    ("device", "o", "options"),
+    [
+        ("//127.0.0.1/share", "username=a,password=b", ["username=a", "password=b", "ip=127.0.0.1"]),
+        (r"\\::1\share", "guest", ["guest", "ip=::1"]),
+        ("//files.example/share", "addr=127.0.0.1,guest,rw", ["guest", "ip=127.0.0.1"]),
+    ],
+)
+def test_servers_of_cifs(volumes: Volumes, device: str, o: str, options: list[str]) -> None:
+    volumes.create("far", driver_opts={"type": "cifs", "device": device, "o": o})
+    assert volumes.mount("far", "/d") == {"destination": "/d", "type": "cifs", "source": device, "options": options}
+    with pytest.raises(OrchestraError, match="no server given"):
+        volumes.mount(volumes.create("none", driver_opts={"type": "cifs", "device": "/", "o": "guest"}).name, "/d")
