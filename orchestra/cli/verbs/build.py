@@ -75,7 +75,7 @@ def run(context: Context, args: Namespace) -> int:
         if args.quiet:
             print(image.id, file=context.stdout)
     context.close_progress()
-    if args.push:
+    if args.push and not args.check:
         from orchestra.cli.verbs.push import push_services
 
         return push_services(context, project, [service.name for service in services], ignore=False)
@@ -91,7 +91,7 @@ def _would_build(context: Context, project: Project, services: list[Service], ar
         if service.build
     ]
     dryrun.lines(context, lines)
-    if args.push:
+    if args.push and not args.check:
         from orchestra.cli.verbs.push import push_services
 
         return push_services(context, project, [service.name for service in services], ignore=False)

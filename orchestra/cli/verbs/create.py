@@ -16,6 +16,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(context: Context, args: Namespace) -> int:
+    up.check_converge(context, args)
     project = context.load(args.services)
     args.no_start = True
     context.hush(args)

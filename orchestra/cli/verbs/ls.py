@@ -26,6 +26,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(context: Context, args: Namespace) -> int:
+    _matches("", args.filter)  # what is wrong is told without projects, too
     projects: dict[str, list[dict[str, Any]]] = {}
     for info in context.client.call("projects"):
         projects.setdefault(info["project"], []).append(info)

@@ -20,6 +20,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(context: Context, args: Namespace) -> int:
+    up.check_converge(context, args)
     project = context.load(args.services)
     options = up.reconcile_options(context, args, project)
     plan = context.call(

@@ -77,12 +77,6 @@ def run(context: Context, args: Namespace) -> int:
 
 
 def select(context: Context, args: Namespace) -> list[dict[str, Any]]:
-    name, services = names(context)
-    found = context.client.call("containers", {"project": name})
-    known = services or set()
-    for service in args.services_:
-        if service not in known and not any(c["service"] == service for c in found):
-            raise NotFoundError(f"no such service: {service}")
     states = list(args.status)
     for text in args.filter:
         key, _, value = text.partition("=")
@@ -91,6 +85,12 @@ def select(context: Context, args: Namespace) -> list[dict[str, Any]]:
         if value not in STATES:
             raise OrchestraError(f"unknown state {value}", hint=f"there are: {', '.join(STATES)}")
         states.append(value)
+    name, services = names(context)
+    found = context.client.call("containers", {"project": name})
+    known = services or set()
+    for service in args.services_:
+        if service not in known and not any(c["service"] == service for c in found):
+            raise NotFoundError(f"no such service: {service}")
     if states:
         found = [c for c in found if c["state"] in states]
     elif not args.all:

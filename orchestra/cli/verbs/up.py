@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from orchestra.compose.model import Project
 
 
+TRUTHY = ("1", "true", "yes", "y")
+
+
 def add_converge(parser: ArgumentParser) -> None:
     """The options that ``up``, ``create`` and ``plan`` share."""
     add = parser.add_argument
@@ -108,7 +111,6 @@ def up_args(context: Context, args: Namespace, project: Project, options: dict[s
 
 def reconcile_options(context: Context, args: Namespace, project: Project) -> dict[str, Any]:
     """The verb's options as the daemon takes them."""
-    truthy = ("1", "true", "yes", "y")
     environ = {**project.environment, **context.environ}
     return {
         "services": list(args.services),
@@ -117,8 +119,8 @@ def reconcile_options(context: Context, args: Namespace, project: Project) -> di
         "always_recreate_deps": getattr(args, "always_recreate_deps", False),
         "no_recreate": args.no_recreate,
         "scale": scales(args.scale, project),
-        "remove_orphans": args.remove_orphans or environ.get("COMPOSE_REMOVE_ORPHANS", "").lower() in truthy,
-        "ignore_orphans": environ.get("COMPOSE_IGNORE_ORPHANS", "").lower() in truthy,
+        "remove_orphans": args.remove_orphans or environ.get("COMPOSE_REMOVE_ORPHANS", "").lower() in TRUTHY,
+        "ignore_orphans": environ.get("COMPOSE_IGNORE_ORPHANS", "").lower() in TRUTHY,
         "renew_anon_volumes": getattr(args, "renew_anon_volumes", False),
         "start": not getattr(args, "no_start", False),
         "recreate_volumes": args.yes,
@@ -135,32 +137,44 @@ def show_plan(context: Context, project: Project, options: dict[str, Any], args:
     return dryrun.show(context, plan)
 
 
+def check_converge(context: Context, args: Namespace) -> None:
+    """Combinations of the options of ``add_converge`` that docker compose refuses too."""
+    ignore = context.environ.get("COMPOSE_IGNORE_ORPHANS", "").lower() in TRUTHY
+    _refuse(
+        [
+            (args.build and args.no_build, "--build and --no-build are incompatible"),
+            (args.force_recreate and args.no_recreate, "--force-recreate and --no-recreate are incompatible"),
+            (ignore and args.remove_orphans, "cannot combine COMPOSE_IGNORE_ORPHANS and --remove-orphans"),
+        ]
+    )
+
+
 def check(context: Context, args: Namespace) -> None:
     """Combinations that docker compose refuses too."""
     if args.exit_code_from:
         args.abort_on_container_exit = True
-    together = [
-        (args.build and args.no_build, "--build and --no-build are incompatible"),
-        (
-            args.abort_on_container_exit and args.abort_on_container_failure,
-            "cannot combine --abort-on-container-exit and --abort-on-container-failure",
-        ),
-        (args.force_recreate and args.no_recreate, "--force-recreate and --no-recreate are incompatible"),
-        (
-            args.renew_anon_volumes and args.no_recreate,
-            "--no-recreate and --renew-anon-volumes are incompatible",
-        ),
-        (
-            args.always_recreate_deps and args.no_recreate,
-            "--always-recreate-deps and --no-recreate are incompatible",
-        ),
-        (bool(args.attach) and args.attach_dependencies, "cannot combine --attach and --attach-dependencies"),
-        (args.no_build and args.watch, "--no-build and --watch are incompatible"),
-        (
-            bool(context.environ.get("COMPOSE_IGNORE_ORPHANS")) and args.remove_orphans,
-            "cannot combine COMPOSE_IGNORE_ORPHANS and --remove-orphans",
-        ),
-    ]
+    check_converge(context, args)
+    _refuse(
+        [
+            (
+                args.abort_on_container_exit and args.abort_on_container_failure,
+                "cannot combine --abort-on-container-exit and --abort-on-container-failure",
+            ),
+            (
+                args.renew_anon_volumes and args.no_recreate,
+                "--no-recreate and --renew-anon-volumes are incompatible",
+            ),
+            (
+                args.always_recreate_deps and args.no_recreate,
+                "--always-recreate-deps and --no-recreate are incompatible",
+            ),
+            (
+                bool(args.attach) and args.attach_dependencies,
+                "cannot combine --attach and --attach-dependencies",
+            ),
+            (args.no_build and args.watch, "--no-build and --watch are incompatible"),
+        ]
+    )
     if args.detach or args.wait:
         attached = [
             (args.abort_on_container_exit, "--abort-on-container-exit"),
@@ -170,9 +184,12 @@ def check(context: Context, args: Namespace) -> None:
             (args.watch, "--watch"),
             (bool(args.menu), "--menu"),
         ]
-        together += [
-            (given, f"--detach and --wait cannot be combined with {name}") for given, name in attached
-        ]
+        _refuse([(given, f"--detach and --wait cannot be combined with {name}") for given, name in attached])
+    if args.wait_timeout and not args.wait:
+        context.warn("--wait-timeout has no effect without --wait")
+
+
+def _refuse(together: list[tuple[bool, str]]) -> None:
     for wrong, message in together:
         if wrong:
             raise UsageError(message)

@@ -16,6 +16,7 @@ from support import flaguse
 
 from orchestra.cli.main import FLAG_OPTIONS, REPEATED, VALUE_OPTIONS, main
 from orchestra.cli.table import GROUPS, REFUSED, VERBS
+from orchestra.errors import OrchestraError
 
 RECORDED: dict[str, Any] = json.loads((Path(__file__).parent / "data/docker-compose-flags.json").read_text())
 FLAGS = [(verb, flag) for verb, told in RECORDED["verbs"].items() if verb in VERBS for flag in [*told["flags"], *told["hidden"]]]
@@ -152,3 +153,35 @@ def test_the_feature_table_has_each_verb_with_its_flags() -> None:
 def test_the_names_of_groups_are_no_verbs() -> None:
     assert not set(GROUPS) & {*VERBS, *REFUSED}
     assert all(re.fullmatch(r"[a-z-]+", name) for name in [*VERBS, *GROUPS])
+
+
+COMPOSE = "services: {web: {image: x}}"
+
+
+@pytest.mark.parametrize(("words", "environ", "message"), [
+    (["up", "--build", "--no-build"], {}, "--build and --no-build are incompatible"),
+    (["create", "--build", "--no-build"], {}, "--build and --no-build are incompatible"),
+    (["create", "--force-recreate", "--no-recreate"], {}, "--force-recreate and --no-recreate are incompatible"),
+    (["plan", "--force-recreate", "--no-recreate"], {}, "--force-recreate and --no-recreate are incompatible"),
+    (["up", "-V", "--no-recreate"], {}, "--no-recreate and --renew-anon-volumes are incompatible"),
+    (["up", "--always-recreate-deps", "--no-recreate"], {}, "--always-recreate-deps and --no-recreate are incompatible"),
+    (["up", "--attach", "web", "--attach-dependencies"], {}, "cannot combine --attach and --attach-dependencies"),
+    (["up", "--no-build", "--watch"], {}, "--no-build and --watch are incompatible"),
+    (["up", "-d", "--exit-code-from", "web"], {}, "--detach and --wait cannot be combined with --abort-on-container-exit"),
+    (["up", "-d", "--menu"], {}, "--detach and --wait cannot be combined with --menu"),
+    (["up", "--remove-orphans"], {"COMPOSE_IGNORE_ORPHANS": "true"}, "cannot combine COMPOSE_IGNORE_ORPHANS and --remove-orphans"),
+    (["run", "-P", "-p", "80", "web"], {}, "--service-ports and --publish are incompatible"),
+    (["up", "--scale", "web"], {}, "invalid scale 'web'"), (["scale", "nope=1"], {}, "no such service: nope"),
+    (["ps", "--filter", "status=nope"], {}, "unknown state nope"), (["ls", "--filter", "a=b"], {}, "unknown filter a"), (["build", "nope"], {}, "no such service: nope"), (["up", "nope"], {}, "no such service: nope"),
+])  # fmt: skip
+def test_combinations_and_values_that_docker_compose_refuses(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], words: list[str], environ: dict[str, str], message: str
+) -> None:
+    (tmp_path / "compose.yaml").write_text(COMPOSE)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("ORCHESTRA_ROOT", str(tmp_path / "root"))
+    monkeypatch.setattr("orchestra.cli.client.Client._start", lambda _self: (_ for _ in ()).throw(OrchestraError("no daemon in this test")))
+    for name, value in environ.items():
+        monkeypatch.setenv(name, value)
+    assert main(words) == 1
+    assert message in capsys.readouterr().err
