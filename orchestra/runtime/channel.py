@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import os
 import socket
+import sys
 from typing import Any
 
 from orchestra.linux import program
@@ -41,6 +42,8 @@ def receive(end: socket.socket) -> tuple[dict[str, Any] | None, list[int]]:
         os.set_inheritable(fd, False)
     if not data:
         return None, fds
+    if len(data) == 4:  # the number of a process, from a program
+        return {"born": int.from_bytes(data, sys.byteorder)}, fds
     broken = program.failure(data)
     if broken:
         return {"failed": broken}, fds

@@ -10,6 +10,7 @@ before it does.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import select
 import signal
@@ -23,7 +24,7 @@ from orchestra.linux import constants as C
 from orchestra.linux import pidfd as pidfds
 from orchestra.linux.clone import clone
 from orchestra.record import field, record, shape
-from orchestra.runtime import channel, init, namespaces, process, tty
+from orchestra.runtime import channel, init, namespaces, process, quick_exec, tty
 from orchestra.runtime.cgroups import files
 from orchestra.runtime.problems import StepError
 from orchestra.runtime.process import Process
@@ -69,8 +70,11 @@ class ExecOptions:
 class PendingExec:
     """A process on its way; ``fileno()`` is readable when ``step()`` will not wait."""
 
-    def __init__(self, end: socket.socket, middle: int, middle_fd: int) -> None:
+    def __init__(self, end: socket.socket, middle: int, middle_fd: int, again: _Again | None = None) -> None:
+        """``again``: how to begin once more, carefully, after a quick beginning that failed."""
         self._end = end
+        self._again = again
+        self._old: socket.socket | None = None
         self._middle = middle
         self._middle_fd = middle_fd
         self.pid = -1
@@ -78,27 +82,53 @@ class PendingExec:
         self.master = -1
 
     def fileno(self) -> int:
+        """Another one after a ``step`` that had to start over."""
         return self._end.fileno()
 
     def step(self) -> bool:
         """Handle one message (waits for it); true when the program was executed."""
         message, fds = channel.receive(self._end)
+        if self._again and ("failed" in message if message else self.pid < 0):
+            self._start_over(self._again)
+            return False
         if message is None:
             self._reap_middle()
+            self._close()
             if self.pid < 0:
-                self._end.close()
                 raise StepError("enter the container", 0, None, "the process ended without a word")
-            self._end.close()
             return True
         if "error" in message:
             self.abort()
             raise StepError.from_step(message["error"])
         if "born" in message:
-            self.pid, self.pidfd = int(message["born"]), fds[0]
+            self._born(message, fds)
             self._reap_middle()
         elif "console" in message:
             self.master = fds[0]
         return False
+
+    def _born(self, message: dict[str, Any], fds: list[int]) -> None:
+        """Our own child: its number is not used again before it is reaped."""
+        self.pid = int(message["born"])
+        self.pidfd = fds[0] if fds else os.pidfd_open(self.pid)
+
+    def _close(self) -> None:
+        self._end.close()
+        if self._old:
+            self._old.close()
+        if self._again:
+            self._again.close()
+            self._again = None
+
+    def _start_over(self, again: _Again) -> None:
+        """A quick beginning has failed: the careful one finds the reason."""
+        self._kill()
+        self.pid = -1
+        other = again.begin()
+        again.close()
+        self._again = None
+        self._old = self._end  # closed later: whoever polls it lets go of it first
+        self._end, self._middle, self._middle_fd = other._end, other._middle, other._middle_fd
 
     def _reap_middle(self) -> None:
         if self._middle_fd >= 0:
@@ -115,7 +145,13 @@ class PendingExec:
         """Give up; nothing of it remains. The process must be known first: an unknown one would stay a
         zombie, and a zombie keeps the container's pid namespace from ending."""
         self._learn(5.0)
-        self._end.close()
+        self._close()
+        self._kill()
+        if self.master >= 0:
+            os.close(self.master)
+            self.master = -1
+
+    def _kill(self) -> None:
         for pid, pidfd in ((self._middle, self._middle_fd), (self.pid, self.pidfd)):
             if pidfd >= 0:
                 try:
@@ -128,9 +164,6 @@ class PendingExec:
                     pass
                 os.close(pidfd)
         self._middle_fd = self.pidfd = -1
-        if self.master >= 0:
-            os.close(self.master)
-            self.master = -1
 
     def _learn(self, patience: float) -> None:
         """Hear the middle process out."""
@@ -141,7 +174,35 @@ class PendingExec:
             if message is None:
                 return
             if "born" in message:
-                self.pid, self.pidfd = int(message["born"]), fds[0]
+                self._born(message, fds)
+
+
+class _Again:
+    """What is kept of an exec that begins quickly, should it have to begin once more."""
+
+    def __init__(self, program: Process, target: Target, flags: int, stdio: tuple[int, int, int]) -> None:
+        self._program, self._target, self._flags = program, target, flags
+        self._kept: list[int] = []
+        try:
+            self._stdio = tuple(self._keep(fd) for fd in stdio)
+            self._pidfd = self._keep(target.pidfd)
+            self._group = self._keep(target.cgroup_fd) if target.cgroup_fd is not None else None
+        except BaseException:
+            self.close()
+            raise
+
+    def _keep(self, fd: int) -> int:
+        self._kept.append(fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 3))
+        return self._kept[-1]
+
+    def begin(self) -> PendingExec:
+        target = Target(self._target.pid, self._pidfd, self._target.cgroup_dirs, self._group)
+        return _carefully(self._program, target, self._flags, self._stdio, 0)  # type: ignore[arg-type]
+
+    def close(self) -> None:
+        for fd in self._kept:
+            os.close(fd)
+        self._kept.clear()
 
 
 def exec_in(
@@ -187,21 +248,52 @@ def exec_begin(
     options.warnings.extend(program.warnings)
     own_pidfd = os.pidfd_open(pid) if pidfd is None else -1
     target = Target(pid, own_pidfd if pidfd is None else pidfd, list(cgroup_dirs or ()), cgroup_fd)
-    ours, theirs = channel.pair()
     try:
         flags = namespaces.different(pid) & _WANTED
         if not flags & C.CLONE_NEWNS:
             raise UnsupportedError(f"process {pid} is in no container: it shares our mount namespace")
-        middle, middle_fd = clone(cgroup_fd=cgroup_fd)
+        found = None if options.preserve_fds else _quickly(program, target, flags, stdio)
+        return found or _carefully(program, target, flags, stdio, options.preserve_fds)
+    finally:
+        if own_pidfd >= 0:
+            os.close(own_pidfd)
+
+
+def _quickly(program: Process, target: Target, flags: int, stdio: tuple[int, int, int]) -> PendingExec | None:
+    """As a program of system calls; None where that cannot be."""
+    if not quick_exec.fits(program, flags):
+        return None
+    made = quick_exec.make(program, target.pidfd, flags, stdio, target.cgroup_dirs)
+    if made is None:
+        return None
+    again = _Again(program, target, flags, stdio)
+    ours, theirs = channel.pair()
+    try:
+        middle, middle_fd = made[0].run(made[1], theirs.fileno(), cgroup_fd=target.cgroup_fd)
+    except BaseException as problem:
+        ours.close()
+        again.close()
+        if not isinstance(problem, OSError):
+            raise
+        return None
+    finally:
+        theirs.close()
+    return PendingExec(ours, middle, middle_fd, again)
+
+
+def _carefully(
+    program: Process, target: Target, flags: int, stdio: tuple[int, int, int], preserve: int
+) -> PendingExec:
+    ours, theirs = channel.pair()
+    try:
+        middle, middle_fd = clone(cgroup_fd=target.cgroup_fd)
         if middle == 0:
-            init.guarded(theirs, lambda: _middle(program, target, flags, theirs, stdio, options.preserve_fds))
+            init.guarded(theirs, lambda: _middle(program, target, flags, theirs, stdio, preserve))
     except BaseException:
         ours.close()
         raise
     finally:
         theirs.close()
-        if own_pidfd >= 0:
-            os.close(own_pidfd)
     return PendingExec(ours, middle, middle_fd)
 
 

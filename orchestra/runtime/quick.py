@@ -32,7 +32,7 @@ _programs: dict[object, Program] = {}
 
 def fits(plan: Plan) -> bool:
     """Whether ``make`` can write it."""
-    spaces, process = plan.namespaces, plan.process
+    spaces = plan.namespaces
     return (
         available()
         and plan.pivot
@@ -43,10 +43,7 @@ def fits(plan: Plan) -> bool:
         and plan.propagation in ("", "private", "rprivate", "slave", "rslave")
         and plan.personality is None
         and not any(plan.hooks.get(kind) for kind in plan.hooks if kind not in ("poststart", "poststop"))
-        and not (
-            process.terminal or process.scheduler or process.affinity or process.apparmor or process.selinux
-        )
-        and process.io_priority is None
+        and quick_process.usual(plan.process)
         and quick_process.fits(plan)
         and quick_mounts.fits(plan)
     )
@@ -80,7 +77,7 @@ class Given:
             plan.root_readonly,
             plan.new_keyring,
             quick_mounts.shape(plan, self.mounts),
-            quick_process.shape(plan, self.program),
+            quick_process.shape(plan.process, self.program),
         )
 
 
@@ -157,7 +154,9 @@ def _write(program: Program, plan: Plan, given: Given) -> None:
     program.call(NR.read, CHANNEL, ROOM, 64, answered=True)  # "attached"
     if "cgroup" in plan.namespaces.new:
         program.call(NR.unshare, C.CLONE_NEWCGROUP)
-    quick_process.settle(program, plan, given.program)
+    if plan.new_keyring:
+        quick_process.new_keyring(program)
+    quick_process.settle(program, plan.process, given.program)
     _wait(program)
     quick_process.launch(program, plan.process, given.program)
 
@@ -165,10 +164,7 @@ def _write(program: Program, plan: Plan, given: Given) -> None:
 def _begin(program: Program, plan: Plan, given: Given) -> None:
     """Session, signals, descriptors, namespaces."""
     program.call(NR.setsid)
-    default = program.text(bytes(32))
-    for number in (number for number in range(1, 65) if number not in (signal.SIGKILL, signal.SIGSTOP)):
-        program.call(NR.rt_sigaction, number, default, 0, 8)
-    program.call(NR.rt_sigprocmask, C.SIG_SETMASK, default, 0, 8)
+    quick_process.forget_signals(program)
     for index, fd in enumerate(given.stdio):
         program.call(NR.dup2, fd, index)
     program.call(NR.umask, 0)

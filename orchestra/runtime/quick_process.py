@@ -25,15 +25,27 @@ _AT_EACCESS = 0x200
 def fits(plan: Plan) -> bool:
     """Not where HOME must be looked up in a file that only the container sees."""
     covered = any(mount.destination in ("/etc", "/etc/passwd") for mount in plan.mounts)
-    return not covered or any(line.startswith("HOME=/") for line in plan.process.env)
+    return not covered or has_home(plan.process)
+
+
+def has_home(process: Process) -> bool:
+    """Whether HOME is given (the last word wins, an empty one is none)."""
+    homes = [line for line in process.env if line.startswith("HOME=")]
+    return bool(homes) and homes[-1] != "HOME="
+
+
+def usual(process: Process) -> bool:
+    """Whether nothing is asked for that only the careful way can do."""
+    return process.io_priority is None and not (
+        process.terminal or process.scheduler or process.affinity or process.apparmor or process.selinux
+    )
 
 
 class Given:
     """The values: arguments, environment, what may be the program's file, its directory. ``owned`` are the
     standard descriptors that the user gets."""
 
-    def __init__(self, values: Values, plan: Plan, root: int, stdio: tuple[int, int, int]) -> None:
-        process = plan.process
+    def __init__(self, values: Values, process: Process, root: int, stdio: tuple[int, int, int]) -> None:
         env = processes.environment(process, root)
         self.arguments = values.pointers([os.fsencode(word) for word in process.args])
         self.environment = values.pointers([os.fsencode(f"{key}={value}") for key, value in env.items()])
@@ -52,12 +64,11 @@ def gather(values: Values, plan: Plan, root: int, stdio: tuple[int, int, int]) -
     places = [mount.destination for mount in plan.mounts]
     if not any(path == place or path.startswith(place + "/") for place in places):
         os.close(fs.make_inside(root, path))
-    return Given(values, plan, root, stdio)
+    return Given(values, plan.process, root, stdio)
 
 
-def shape(plan: Plan, given: Given) -> object:
+def shape(process: Process, given: Given) -> object:
     """What the calls depend on besides the values."""
-    process = plan.process
     return (
         len(given.candidates), given.named, given.owned, process.uid, process.gid,
         None if process.groups is None else tuple(process.groups), process.umask, process.sets,
@@ -65,12 +76,21 @@ def shape(plan: Plan, given: Given) -> object:
     )  # fmt: skip
 
 
-def settle(program: Program, plan: Plan, given: Given) -> None:
+def forget_signals(program: Program) -> None:
+    """Every disposition to its default, no signal blocked."""
+    default = program.text(bytes(32))
+    for number in (number for number in range(1, C.NSIG + 1) if number not in (9, 19)):
+        program.call(NR.rt_sigaction, number, default, 0, 8)
+    program.call(NR.rt_sigprocmask, C.SIG_SETMASK, default, 0, 8)
+
+
+def new_keyring(program: Program) -> None:
+    soft = (errno.ENOSYS, errno.EPERM, errno.EDQUOT)
+    program.call(NR.keyctl, C.KEYCTL_JOIN_SESSION_KEYRING, 0, soft=soft)
+
+
+def settle(program: Program, process: Process, given: Given) -> None:
     """Everything up to the start."""
-    process = plan.process
-    if plan.new_keyring:
-        soft = (errno.ENOSYS, errno.EPERM, errno.EDQUOT)
-        program.call(NR.keyctl, C.KEYCTL_JOIN_SESSION_KEYRING, 0, soft=soft)
     for name, low, high in process.limits:
         words = struct.pack("=QQ", low & 2**64 - 1, high & 2**64 - 1)
         program.call(NR.prlimit64, 0, rlimits.NUMBERS[name], program.text(words), 0)

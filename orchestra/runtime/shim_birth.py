@@ -217,6 +217,9 @@ class Entry:
             self.container.loop.drop(number)
             self.over(None, problem)
             return
+        if pending.fileno() != number and not done:
+            self.container.loop.drop(number)
+            self.container.loop.add(pending.fileno(), READ, self._step)
         if done:
             self.container.loop.drop(number)
             found = Exec(self.container.loop, self.name, self.container.id, pending.pid, pending.pidfd)

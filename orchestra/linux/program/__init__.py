@@ -84,9 +84,11 @@ class Program:
         skip: int = 0,
         jump: int = 0,
         answered: bool = False,
+        fork: bool = False,
     ) -> Slot:
         """``keep`` gives the result a slot (a new one, or that one). After a ``soft`` errno ``skip`` calls are
-        left out, after a success ``jump``; ``answered`` means that the result 0 is the end."""
+        left out, after a success ``jump`` (at most 255); ``answered`` means that the result 0 is the end,
+        ``fork`` that nothing is left out after it: the child goes on, the parent jumps."""
         refers, values = 0, [0] * 6
         for index, argument in enumerate(arguments):
             if isinstance(argument, Slot):
@@ -98,7 +100,7 @@ class Program:
                 values[index] = argument & 0xFFFFFFFFFFFFFFFF
         slot = self._slot(keep)
         self._operations.append(
-            _OPERATION.pack(number, refers, slot, bytes(soft), skip, *values, answered, jump)
+            _OPERATION.pack(number, refers, slot, bytes(soft), skip, *values, answered | fork << 1, jump)
         )
         self.steps.append(step)
         return Slot(slot)

@@ -21,8 +21,8 @@ from orchestra.linux import constants as C
 from orchestra.linux.program.values import PLACE, SLOT_COUNT, Values
 
 TEXT, DATA = 0x400000, 0x800000
-_HEADERS, _CODE, _SLOTS = 0x100, 0x140, 0x400  # where the code begins, its length, where the slots are
-_BIRTH, _HANDLER = 0x140, 0x100  # in the stub
+_HEADERS, _CODE, _SLOTS = 0x100, 0x160, 0x400  # where the code begins, its length, where the slots are
+_BIRTH, _HANDLER = 0x160, 0x120  # in the stub
 HANDLER = TEXT + _HEADERS + _HANDLER  # a signal handler: exit with 128 and the signal's number
 _PAGE = 4096
 _READ, _EXECUTE = 4, 1

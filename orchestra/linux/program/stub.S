@@ -13,7 +13,8 @@
  *    4  u8   three errnos that are no failure (0: none)
  *    7  u8   how many operations are left out after one of these
  *    8  u64  six arguments
- *   56  u8   bit 0: the result 0 ends the process (the other side is gone)
+ *   56  u8   bit 0: the result 0 ends the process (the other side is gone); bit 1: it is not kept and
+ *            nothing is left out after it (a fork, in the child)
  *   57  u8   how many operations are left out after a success
  *
  * 256 slots of 8 bytes; their first values stand before the operations. Slot 1 is the descriptor that a
@@ -61,6 +62,10 @@ plain:  mov     [r13 + rcx * 8], rdx
         jnz     keep
         test    byte ptr [rbx + 56], 1
         jnz     leave
+        test    byte ptr [rbx + 56], 2
+        jz      keep
+        add     rbx, 64
+        jmp     next
 keep:   movzx   ecx, byte ptr [rbx + 3]
         mov     [r12 + rcx * 8], rax
         movzx   ecx, byte ptr [rbx + 57]
@@ -95,12 +100,12 @@ go_on:  inc     ecx
         add     rbx, rcx
         jmp     next
 
-        .org 0x100, 0xcc
+        .org 0x120, 0xcc
 handler:                                        /* a signal before the start: as if it had ended us */
         add     edi, 128
         jmp     gone
 
-        .org 0x140, 0xcc
+        .org 0x160, 0xcc
 birth:  mov     r9, rcx                         /* (clone_args, its size, descriptor, argv, envp) */
         mov     eax, 435                        /* clone3 */
         syscall

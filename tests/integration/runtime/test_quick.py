@@ -73,7 +73,7 @@ ls -ln /dev /dev/pts /dev/shm 2>&1 | sed -e 's/ [A-Z][a-z][a-z] .*[0-9] / /'
 ls /sys/fs/cgroup 2>&1; cat /proc/self/cgroup 2>&1 | sort
 cat /proc/sys/net/ipv4/ip_unprivileged_port_start /proc/sys/kernel/domainname
 for p in /proc/kcore /proc/keys /proc/acpi /sys/firmware /proc/sys/kernel/shmmax; do echo x 2>&1 >$p; ls $p; head -c 10 $p 2>&1; done
-touch /here /proc/sys/x /dev/y /tmp/z /sys/q 2>&1; unshare -U true 2>&1
+touch /here /proc/sys/x /dev/y /tmp/z /sys/q 2>&1; rm -f /here /dev/y /tmp/z; unshare -U true 2>&1
 for n in pid net ipc uts mnt cgroup; do [ -e /proc/self/ns/$n ] && echo $n; done
 echo $0; cat /proc/self/cmdline | tr '\0' ' '; cat /proc/self/oom_score_adj; cat /proc/1/comm
 """
@@ -407,3 +407,99 @@ def test_at_every_step_a_failure_leads_to_the_careful_way_or_to_nothing(lab: Lab
     turn = next((index for index, outcome in enumerate(result["found"]) if outcome != "careful 7"), len(result["found"]))
     assert turn > 30
     assert set(result["found"][turn:]) <= {"start failed", "quick 9"}
+
+
+EXEC = """
+import copy, json, os, select, sys
+sys.path.insert(0, sys.argv[1])
+from orchestra.runtime import create, exec as execs, quick_exec
+from orchestra.runtime.cgroups import manager
+from orchestra.runtime.problems import StepError
+bundle, cgroup = sys.argv[2], sys.argv[3]
+config = json.load(open(bundle + "/config.json"))
+processes = json.load(open(bundle + "/processes.json"))
+null = os.open("/dev/null", os.O_RDWR)
+group = manager(cgroup)
+group.create({})
+created = create.prepare(config, container_id="x", bundle=bundle, stdio=(null, null, null), cgroups=group).launch().finish()
+created.start()
+def fds(): return sorted(os.listdir("/proc/self/fd"))
+def once(process, careful):
+    before = fds()
+    out, writer = os.pipe()
+    fits = quick_exec.fits
+    if careful: quick_exec.fits = lambda *_: False
+    found = {}
+    try:
+        folder = group.fds_for_clone()
+        pending = execs.exec_begin(config, created.pid, process, pidfd=created.pidfd, stdio=(null, writer, writer),
+                                   cgroup_dirs=group.dirs() if folder is None else [], cgroup_fd=folder)
+        if folder is not None: os.close(folder)
+        os.close(writer)
+        found["quick"] = pending._again is not None
+        done = pending.finish()
+        text = b""
+        while piece := os.read(out, 65536): text += piece
+        found["status"] = os.waitstatus_to_exitcode(os.waitpid(done.pid, 0)[1])
+        os.close(done.pidfd)
+        found["output"] = text.decode(errors="replace")
+    except StepError as problem:
+        found["error"] = [problem.step, problem.errno, problem.message, problem.exit_code]
+    finally:
+        quick_exec.fits = fits
+        os.close(out)
+    assert fds() == before, (before, fds())
+    try:
+        assert os.waitpid(-1, os.WNOHANG) == (0, 0), "a process is left"
+    except ChildProcessError: pass
+    return found
+try:
+    result = [[once(process, False), once(process, True)] for process in processes]
+finally:
+    created.abort()
+    group.destroy()
+json.dump(result, sys.stdout)
+"""
+
+
+def executions(lab: Lab, config: dict[str, Any], processes: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
+    _name, place = lab.bundle(config)
+    (place / "processes.json").write_text(json.dumps(processes))
+    words = [sys.executable, "-I", "-S", "-c", EXEC, str(Path(orchestra.__file__).parents[1]), str(place), f"/orchestra-test-{lab.mark}/e"]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    found: list[list[dict[str, Any]]] = json.loads(done.stdout)
+    return found
+
+
+def test_exec_looks_the_same(lab: Lab) -> None:
+    config = with_filter(lab)
+    config["process"]["args"] = ["sleep", "1000"]
+    plainly = {**config["process"], "args": ["sh", "-c", LOOK], "env": ["HOME=/root", "PATH=/no:/bin", "A=b"]}
+    sets = {kind: [] for kind in ("effective", "permitted", "inheritable", "ambient")}
+    user = {"uid": 1000, "gid": 1000, "additionalGids": [5], "umask": 0o27}
+    other = {**plainly, "user": user, "cwd": "/tmp", "capabilities": {**plainly["capabilities"], **sets}, "oomScoreAdj": 300,
+             "rlimits": [{"type": "RLIMIT_NOFILE", "soft": 100, "hard": 200}]}  # fmt: skip
+    for pair in executions(lab, config, [plainly, other]):
+        quick, careful = pair
+        assert (quick.pop("quick"), careful.pop("quick")) == (True, False)
+        for found in pair:
+            found["lines"] = [line for line in found.pop("output").splitlines() if not line.startswith(("NS", "0::"))]
+        assert quick["lines"] == careful["lines"]
+        assert any("CapEff" in line for line in quick["lines"])
+        assert quick == careful
+
+
+def test_exec_says_the_same_when_it_cannot(lab: Lab) -> None:
+    config = lab.config("sleep", "1000")
+    base = {**config["process"], "env": ["HOME=/root", "PATH=/bin"]}
+    (lab.root / "bin/odd").write_text("#!/no/such/interpreter\n")
+    (lab.root / "bin/odd").chmod(0o755)
+    wanted = [
+        {"args": ["no-such"]}, {"args": ["/etc"]}, {"args": ["/etc/passwd"]}, {"args": ["odd"]}, {"args": ["true"], "cwd": "/no/such"},
+        {"args": ["true"], "cwd": "/etc/passwd"},
+    ]  # fmt: skip
+    for quick, careful in executions(lab, config, [{**base, **one} for one in wanted]):
+        assert (quick.pop("quick"), careful.pop("quick")) == (True, False)
+        assert "error" in careful
+        assert quick == careful

@@ -194,3 +194,17 @@ def test_too_many_results() -> None:
     with pytest.raises(ValueError, match="too many"):
         for _ in range(300):
             program.call(NR.umask, 0, keep=True)
+
+
+def test_it_forks() -> None:
+    """The child goes on, the parent jumps; the pid is where the call was told to put it."""
+    program = Program(0)
+    program.call(56, 0x00100000 | 17, 0, ROOM, 0, 0, fork=True, jump=2)  # clone, CLONE_PARENT_SETTID, SIGCHLD
+    program.call(NR.write, CHANNEL, b"child", 5)
+    finish(program, 3)
+    program.call(61, -1, 0, 0, 0)  # wait4
+    program.call(NR.write, CHANNEL, ROOM, 4)
+    finish(program, 4)
+    said, code = carry_out(program, Values())
+    assert (said[0], code, len(said)) == (b"child", 4, 2)
+    assert int.from_bytes(said[1], "little") > 1
