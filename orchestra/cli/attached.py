@@ -242,7 +242,7 @@ class Attached:
 
     def _wants_menu(self) -> bool:
         """``--menu`` or COMPOSE_MENU, and a terminal to press keys at."""
-        asked = self.context.environ.get("COMPOSE_MENU", "").lower() in ("1", "t", "true")
+        asked = self.context.truth("COMPOSE_MENU")
         wanted = asked if self.args.menu is None else self.args.menu
         if not wanted:
             return False

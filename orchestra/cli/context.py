@@ -151,6 +151,10 @@ class Context:
 
     # output
 
+    def truth(self, name: str) -> bool:
+        """Whether an environment variable is a yes."""
+        return self.environ.get(name, "").lower() in ("1", "t", "true", "y", "yes")
+
     def warn(self, text: str) -> None:
         try:
             kind = self.progress_kind()
@@ -216,7 +220,7 @@ class Context:
         if self._renderer is None:
             from orchestra.cli.render.progress import make
 
-            stream = self.stdout if self.environ.get("COMPOSE_STATUS_STDOUT") else self.stderr
+            stream = self.stdout if self.truth("COMPOSE_STATUS_STDOUT") else self.stderr
             self._renderer = make(
                 self.progress_kind(),
                 stream,

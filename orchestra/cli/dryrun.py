@@ -6,6 +6,7 @@ only look (LOOKING) do what they always do. None changes anything.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 
 from orchestra.errors import UsageError
@@ -77,7 +78,9 @@ def show(context: Context, plan: dict[str, Any]) -> int:
 
 
 def lines(context: Context, words: Iterable[str]) -> int:
-    """One line an action; ``nothing to do`` without any."""
+    """One line an action; ``nothing to do`` without any. An object each with ``--progress json``."""
+    as_json = context.progress_kind() == "json"
     for line in list(words) or ["nothing to do"]:
-        print(f"DRY-RUN MODE - {line}", file=context.stdout)
+        text = json.dumps({"dry-run": True, "text": line}) if as_json else f"DRY-RUN MODE - {line}"
+        print(text, file=context.stdout)
     return 0

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import pty
 
 import pytest
 from support.engine import Engine, eventually
@@ -96,6 +99,25 @@ def test_what_image_build_says_besides(engine: Engine) -> None:
     assert data["image.name"] == "mine:1" and data["containerimage.digest"].startswith("sha256:")
     assert "--sbom is not supported" in engine.run("image", "build", "--sbom", "true", "-q", "image").stderr
     assert "--push needs a name" in engine.run("image", "build", "--push", "image", code=1).stderr
+
+
+def test_the_menu_detaches(engine: Engine) -> None:
+    engine.write(FILE)
+    ours, theirs = pty.openpty()
+    process = engine.popen("up", "--menu", stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True)
+    os.close(theirs)
+    shown = b""
+    while b"Started" not in shown:
+        shown += os.read(ours, 4096)
+    os.write(ours, b"d")
+    with contextlib.suppress(OSError):
+        while chunk := os.read(ours, 4096):
+            shown += chunk
+    assert process.wait(40) == 0, shown
+    assert b"Keys: d: detach" in shown and b"Detached, the containers run on" in shown
+    assert engine.state("f-web-1") == "running"
+    os.close(ours)
+    assert "--menu has no effect without a terminal" in engine.run("up", "--menu", "--abort-on-container-exit", "--scale", "web=0").stderr
 
 
 def test_quiet_builds_and_what_a_rebuild_replaces(engine: Engine) -> None:

@@ -29,10 +29,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 def run(context: Context, args: Namespace) -> int:
     with all_profiles(context):
         name, project = context.load_or_name()
-    orphans = args.remove_orphans or context.environ.get("COMPOSE_REMOVE_ORPHANS", "").lower() in (
-        "1",
-        "true",
-    )
+    orphans = args.remove_orphans or context.truth("COMPOSE_REMOVE_ORPHANS")
     plan = context.call(
         "down",
         {

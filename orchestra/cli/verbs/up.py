@@ -139,7 +139,7 @@ def show_plan(context: Context, project: Project, options: dict[str, Any], args:
 
 def check_converge(context: Context, args: Namespace) -> None:
     """Combinations of the options of ``add_converge`` that docker compose refuses too."""
-    ignore = context.environ.get("COMPOSE_IGNORE_ORPHANS", "").lower() in TRUTHY
+    ignore = context.truth("COMPOSE_IGNORE_ORPHANS")
     _refuse(
         [
             (args.build and args.no_build, "--build and --no-build are incompatible"),

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from orchestra.cli import dryrun
 from orchestra.cli.context import Context
 from orchestra.cli.main import Globals
 from orchestra.cli.menu import Menu
@@ -105,6 +106,21 @@ def test_quiet_says_warnings_and_errors_only() -> None:
     for one in EVENTS:
         renderer.show(one)
     assert here.stderr.getvalue() == "warning: no such thing\n"  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(("value", "on"), [("1", True), ("true", True), ("0", False), ("false", False), ("", False)])
+def test_progress_on_standard_output(value: str, on: bool) -> None:
+    here = context({"COMPOSE_STATUS_STDOUT": value})
+    here.renderer().show(event("Container p-web-1", "Started", "Done"))
+    assert ("Started" in here.stdout.getvalue(), "Started" in here.stderr.getvalue()) == (on, not on)  # type: ignore[attr-defined]
+
+
+def test_a_dry_run_as_json() -> None:
+    here, plain = context(progress="json"), context()
+    dryrun.lines(here, ["stop p-web-1: down"])
+    dryrun.lines(plain, [])
+    assert json.loads(here.stdout.getvalue()) == {"dry-run": True, "text": "stop p-web-1: down"}  # type: ignore[attr-defined]
+    assert plain.stdout.getvalue() == "DRY-RUN MODE - nothing to do\n"  # type: ignore[attr-defined]
 
 
 class Terminal(io.StringIO):
