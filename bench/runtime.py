@@ -30,7 +30,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 from steps import Steps
 from support.engine import image_cache
 
-from orchestra.backend import ContainerSpec, NetworkUse
+from orchestra.backend import ContainerSpec, ExecSpec, NetworkUse
 from orchestra.compose.model import IpamPool, Logging, Mount, Network, Service
 from orchestra.engine.engine import Engine
 from orchestra.images.archive import load
@@ -224,6 +224,27 @@ def starts(ours: Ours, peers: list[Peer], rounds: int) -> Iterator[tuple[str, fl
         yield name, statistics.median(values)
 
 
+def execs(ours: Ours, peers: list[Peer], rounds: int) -> Iterator[tuple[str, float]]:
+    """A further process in a running container, to its end."""
+    times: dict[str, list[float]] = {}
+    container = ours.create("sleep", "100000")
+    ours.start(container)
+    null = os.open(os.devnull, os.O_RDWR)
+    for peer in peers:
+        peer.start()
+    for _ in range(rounds):
+        begin = time.perf_counter()
+        ours.engine.exec_wait(ours.engine.exec(container, ExecSpec(("true",)), (null, null, null)))
+        times.setdefault("orchestra", []).append(time.perf_counter() - begin)
+        for peer in peers:
+            times.setdefault(peer.name, []).append(peer._timed(peer.words("exec", "x", "true")) - peer.entry)
+    for peer in peers:
+        peer.delete()
+    os.close(null)
+    for name, values in times.items():
+        yield name, statistics.median(values)
+
+
 def burst(ours: Ours, count: int) -> tuple[float, float]:
     """(seconds until all run, of these making their records and directories)"""
     begin = time.perf_counter()
@@ -335,6 +356,7 @@ def measure(work: Path, run: Path, rounds: int, *, many: bool) -> str:
         steps = Steps()
         with steps.watching():
             found = dict(starts(ours, peers, rounds))
+        executed = dict(execs(ours, peers, rounds))
         whole, made = burst(ours, 50)
         at_once = {"orchestra": whole - made, **{peer.name: peer.burst(50, 8) for peer in peers}}
         equal = {"orchestra": whole, **{peer.name: peer.burst(50, 8, layer=layer) for peer in peers}}
@@ -343,6 +365,7 @@ def measure(work: Path, run: Path, rounds: int, *, many: bool) -> str:
         least = floor(work, layer, rounds)
         rows = [
             ("start of one container", found, "ms", 1000.0),
+            ("exec of true", executed, "ms", 1000.0),
             ("50 containers at once", at_once, "s", 1.0),
             ("50 at once with records and directories; the peers with overlay and cable", equal, "s", 1.0),
         ]
