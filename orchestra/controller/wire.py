@@ -39,7 +39,8 @@ class Wire:
         if numbers:
             rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", numbers))]
             sent = self.sock.sendmsg([data[:CHUNK]], rights)
-            self.sock.sendall(data[sent:])
+            if rest := data[sent:]:  # sending nothing fails once a quick daemon has answered and closed
+                self.sock.sendall(rest)
         else:
             self.sock.sendall(data)
 
