@@ -25,6 +25,7 @@ from orchestra.runtime.plan import Plan
 _IN_ROOT = C.RESOLVE_IN_ROOT | C.RESOLVE_NO_MAGICLINKS
 _STRAIGHT = C.RESOLVE_BENEATH | C.RESOLVE_NO_XDEV | C.RESOLVE_NO_SYMLINKS | C.RESOLVE_NO_MAGICLINKS
 _ABSENT = (errno.ENOENT, errno.ENOTDIR, errno.EACCES)
+_OPTION_MAX = 255
 _FOLDER = os.O_PATH | os.O_DIRECTORY
 
 
@@ -73,8 +74,8 @@ def root_tree(plan: Plan) -> int:
 
 
 def _overlay_by_descriptors(overlay: Mount) -> int:
-    """An option takes 255 bytes there: directories are opened and called by their descriptors. What does not
-    fit is for the careful way."""
+    """An option takes 255 bytes there: where that is too little, directories are opened and called by their
+    descriptors. What does not fit even so is for the careful way."""
     opened: list[int] = []
 
     def short(path: str) -> str:
@@ -85,7 +86,9 @@ def _overlay_by_descriptors(overlay: Mount) -> int:
     try:
         for word in overlay.words.data:
             key, separator, value = word.partition("=")
-            if key == "lowerdir":
+            if len(os.fsencode(value)) <= _OPTION_MAX:
+                pass
+            elif key == "lowerdir":
                 value = ":".join(short(layer) for layer in mounts.split_layers(value))
             elif key in ("upperdir", "workdir"):
                 value = short(value)
