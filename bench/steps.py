@@ -16,7 +16,7 @@ from orchestra.engine import life, nets, ports
 from orchestra.linux.program import CHANNEL, NR, ROOM, Program
 from orchestra.network import manager as networks
 from orchestra.network.dns import server as dns
-from orchestra.runtime import channel, create, quick, quick_mounts, quick_process
+from orchestra.runtime import channel, create, quick, quick_covers, quick_mounts, quick_process
 from orchestra.runtime.cgroups import manager
 from orchestra.runtime.shimclient import ShimClient
 
@@ -63,8 +63,8 @@ class Steps:
         return timed
 
     MARKS = (  # what ends with this function's calls, or begins them
-        ("namespaces", quick, "_begin", False), ("root and mounts", quick_mounts, "write", False), ("cgroup, joined", quick_mounts, "cover", True),
-        ("masked and read-only paths", quick_mounts, "cover", False), ("pivot_root", quick, "_pivot", False),
+        ("namespaces", quick, "_begin", False), ("root and mounts", quick_mounts, "write", False), ("cgroup, joined", quick_covers, "cover", True),
+        ("masked and read-only paths", quick_covers, "cover", False), ("pivot_root", quick, "_pivot", False),
         ("user, capabilities, program", quick_process, "settle", False),
     )  # fmt: skip
 

@@ -20,7 +20,7 @@ import struct
 from orchestra.linux import calls
 from orchestra.linux import constants as C
 from orchestra.linux.program import CHANNEL, HANDLER, NR, ROOM, Program, Slot, Values, available
-from orchestra.runtime import namespaces, quick_mounts, quick_process
+from orchestra.runtime import namespaces, quick_covers, quick_mounts, quick_process
 from orchestra.runtime.plan import Plan, sysctl_path
 from orchestra.runtime.problems import StepError
 
@@ -145,7 +145,7 @@ def _write(program: Program, plan: Plan, given: Given) -> None:
     for group in given.groups:
         file = program.call(NR.openat, C.AT_FDCWD, group, os.O_WRONLY | os.O_CLOEXEC, 0, keep=True)
         program.call(NR.write, file, b"0", 1)
-    quick_mounts.cover(program, plan, given.root)
+    quick_covers.cover(program, plan, given.root)
     for key, value in plan.sysctls.items():
         _sysctl(program, given.proc, sysctl_path(key), value)
     if plan.root_readonly:

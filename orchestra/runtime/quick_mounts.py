@@ -1,5 +1,5 @@
-"""Mounts, devices and covered paths of a quick start: what ``mounts``, ``cgroupmount``, ``devices`` and
-``rootfs`` do in the container's init, as calls of a program (see ``quick``).
+"""Mounts and devices of a quick start: what ``mounts``, ``cgroupmount``, ``devices`` and ``rootfs`` do in the
+container's init, as calls of a program (see ``quick``).
 
 The root and the sources of bind mounts are detached trees that the parent makes; it also makes the missing
 mount points, in the root before anything is mounted there. The targets are opened by the new process. No
@@ -9,7 +9,6 @@ target is reached across another mount: so none is inside /proc, and none outsid
 from __future__ import annotations
 
 import errno
-import functools
 import os
 import stat
 from contextlib import suppress
@@ -18,13 +17,13 @@ from orchestra.linux import constants as C
 from orchestra.linux import fs
 from orchestra.linux import mount as mounting
 from orchestra.linux.program import NR, Program, Slot, Values
-from orchestra.runtime import defaults, devices, mountoptions, mounts, rootfs
+from orchestra.runtime import defaults, devices, mountoptions, mounts
 from orchestra.runtime.mounts import Mount
 from orchestra.runtime.plan import Plan
+from orchestra.runtime.quick_covers import tmpfs
 
 _IN_ROOT = C.RESOLVE_IN_ROOT | C.RESOLVE_NO_MAGICLINKS
 _STRAIGHT = C.RESOLVE_BENEATH | C.RESOLVE_NO_XDEV | C.RESOLVE_NO_SYMLINKS | C.RESOLVE_NO_MAGICLINKS
-_ABSENT = (errno.ENOENT, errno.ENOTDIR, errno.EACCES)
 _OPTION_MAX = 255
 _FOLDER = os.O_PATH | os.O_DIRECTORY
 
@@ -181,7 +180,7 @@ def _gather_cgroups(values: Values, plan: Plan, placed: Placed) -> None:
 
 
 def shape(plan: Plan, placed: list[Placed]) -> object:
-    """What the calls of ``write`` and ``cover`` depend on besides the values."""
+    """What the calls of ``write`` and ``quick_covers.cover`` depend on besides the values."""
     return (
         tuple(one.shape() for one in placed), tuple(plan.devices), tuple(plan.masked), tuple(plan.protected)
     )  # fmt: skip
@@ -268,7 +267,7 @@ def _cgroups(program: Program, placed: Placed, target: Slot, done: _Places) -> N
         _cgroup(program, placed.things[0], target, set_, clear)
         return
     locked = C.MOUNT_ATTR_NOSUID | C.MOUNT_ATTR_NODEV | C.MOUNT_ATTR_NOEXEC
-    tree = done.tops[placed.mount.destination] = _tmpfs(
+    tree = done.tops[placed.mount.destination] = tmpfs(
         program, [("mode", "755"), ("source", "tmpfs")], locked
     )
     program.attach(tree, target)
@@ -288,15 +287,6 @@ def _cgroup(program: Program, place: Slot, target: Slot, set_: int, clear: int) 
     program.attach(tree, target)
 
 
-def _tmpfs(program: Program, options: list[tuple[str, str | None]], attributes: int) -> Slot:
-    context = program.call(NR.fsopen, b"tmpfs", C.FSOPEN_CLOEXEC, keep=True)
-    for key, value in options:
-        kind = C.FSCONFIG_SET_FLAG if value is None else C.FSCONFIG_SET_STRING
-        program.call(NR.fsconfig, context, kind, key.encode(), 0 if value is None else value.encode(), 0)
-    program.call(NR.fsconfig, context, C.FSCONFIG_CMD_CREATE, 0, 0, 0)
-    return program.call(NR.fsmount, context, C.FSMOUNT_CLOEXEC, attributes, keep=True)
-
-
 def _devices(program: Program, plan: Plan, done: _Places) -> None:
     """Into the fresh /dev; the umask is 0 here."""
     dev = done.top("/dev")
@@ -309,56 +299,3 @@ def _devices(program: Program, plan: Plan, done: _Places) -> None:
     for target, path in defaults.DEVICE_LINKS:
         link = os.path.basename(path).encode()
         program.call(NR.symlinkat, target.encode(), dev, link, soft=(errno.EEXIST,))
-
-
-# Covering paths
-
-
-_EMPTY: list[tuple[str, str | None]] = [("nr_blocks", "1"), ("nr_inodes", "2"), ("mode", "555"), ("ro", None)]
-
-
-def cover(program: Program, plan: Plan, inside: Slot) -> None:
-    """Masked and read-only paths; what is not there stays so. Of directories the first gets a new tmpfs, the
-    others copies of that mount."""
-    empty: Slot | None = None
-    null: Slot | None = None
-    for path in plan.masked:
-        if _is_directory(path):
-            fresh = empty is None
-            empty = _tmpfs(program, _EMPTY, C.MOUNT_ATTR_RDONLY) if empty is None else empty
-            target = _covered(program, inside, path, 1 if fresh else 2)
-            program.attach(empty if fresh else _copy(program, empty), target)
-        else:
-            null = _null(program) if null is None else null
-            target = _covered(program, inside, path, 2)
-            program.attach(_copy(program, null), target)
-    for path in plan.protected:
-        target = _covered(program, inside, path, 3)
-        tree = _copy(program, target, C.AT_RECURSIVE)
-        program.set_attributes(tree, C.AT_RECURSIVE, set_=C.MOUNT_ATTR_RDONLY)
-        program.attach(tree, target)
-
-
-def _covered(program: Program, inside: Slot, path: str, skip: int) -> Slot:
-    """``skip`` calls are left out when there is no such path. Below /proc and /sys no link is followed."""
-    strict = C.RESOLVE_NO_SYMLINKS if path.startswith(("/proc/", "/sys/")) else 0
-    return program.open(inside, _relative(path), os.O_PATH, _IN_ROOT | strict, soft=_ABSENT, skip=skip)
-
-
-def _copy(program: Program, tree: Slot, flags: int = 0) -> Slot:
-    flags |= C.OPEN_TREE_CLONE | C.OPEN_TREE_CLOEXEC | C.AT_EMPTY_PATH
-    return program.call(NR.open_tree, tree, b"", flags, keep=True)
-
-
-@functools.lru_cache(maxsize=256)
-def _is_directory(path: str) -> bool:
-    """Whether it is a directory in the host's /proc or /sys, which have the same entries. Where that turns
-    out wrong the mount fails, and with it the program."""
-    return path.startswith(("/proc/", "/sys/")) and os.path.isdir(path)
-
-
-def _null(program: Program) -> Slot:
-    """The host's /dev/null: what the new process opens is what is looked at here."""
-    os.close(rootfs.host_null())
-    flags = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
-    return program.call(NR.openat, C.AT_FDCWD, b"/dev/null", flags, 0, keep=True)
