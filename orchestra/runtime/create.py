@@ -345,10 +345,13 @@ class Prepared:
             raise StepError.of("open the cgroup", problem) from None
         if cgroups is not None and group is None and by_itself:
             plan.joins = cgroups.dirs()
-        pending = None if careful else self._quickly(group)
+        try:
+            pending = None if careful else self._quickly(group)
+        except BaseException:
+            close_all(group)
+            raise
         if pending:
-            if group is not None:
-                os.close(group)
+            close_all(group)
             return pending
         ours, theirs = channel.pair()
         inherited.end = theirs
@@ -362,12 +365,7 @@ class Prepared:
             raise
         finally:
             theirs.close()
-            for fd in (
-                *inherited.joins.values(),
-                *inherited.trees.values(),
-                *([group] if group is not None else []),
-            ):
-                os.close(fd)
+            close_all(group, *inherited.joins.values(), *inherited.trees.values())
         inside = group is not None or bool(plan.joins)
         return Pending(plan, self.options, cgroups, ours, pid, pidfd, inside=inside)
 
@@ -380,7 +378,11 @@ class Prepared:
         if made is None:
             return None
         program, values = made
-        ours, theirs = channel.pair()
+        try:
+            ours, theirs = channel.pair()
+        except BaseException:
+            values.close()
+            raise
         try:
             pid, pidfd = program.run(
                 values, theirs.fileno(), plan.namespaces.clone_flags() & C.CLONE_NEWPID, cgroup_fd=group
@@ -405,6 +407,12 @@ class Prepared:
             steps=program.steps,
             again=functools.partial(self.launch, careful=True),
         )
+
+
+def close_all(*fds: int | None) -> None:
+    for fd in fds:
+        if fd is not None:
+            os.close(fd)
 
 
 def _clone(plan: Plan, inherited: init.Inherited, ours: socket.socket, group: int | None) -> tuple[int, int]:

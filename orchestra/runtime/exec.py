@@ -123,10 +123,14 @@ class PendingExec:
     def _start_over(self, again: _Again) -> None:
         """A quick beginning has failed: the careful one finds the reason."""
         self._kill()
-        self.pid = -1
-        other = again.begin()
-        again.close()
-        self._again = None
+        self.pid, self._again = -1, None
+        try:
+            other = again.begin()
+        except BaseException:
+            self._close()
+            raise
+        finally:
+            again.close()
         self._old = self._end  # closed later: whoever polls it lets go of it first
         self._end, self._middle, self._middle_fd = other._end, other._middle, other._middle_fd
 
@@ -266,8 +270,17 @@ def _quickly(program: Process, target: Target, flags: int, stdio: tuple[int, int
     made = quick_exec.make(program, target.pidfd, flags, stdio, target.cgroup_dirs)
     if made is None:
         return None
-    again = _Again(program, target, flags, stdio)
-    ours, theirs = channel.pair()
+    try:
+        again = _Again(program, target, flags, stdio)
+    except BaseException:
+        made[1].close()
+        raise
+    try:
+        ours, theirs = channel.pair()
+    except BaseException:
+        made[1].close()
+        again.close()
+        raise
     try:
         middle, middle_fd = made[0].run(made[1], theirs.fileno(), cgroup_fd=target.cgroup_fd)
     except BaseException as problem:

@@ -19,6 +19,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_exec_options(parser)
     add = parser.add_argument
     add("--index", type=int, default=0, help="number of the replica")
+    add_terminal_options(parser)
+    add("service", metavar="SERVICE")
+    add("command", nargs=argparse.REMAINDER, metavar="COMMAND")
+
+
+def add_terminal_options(parser: argparse.ArgumentParser) -> None:
+    """Those that ``run`` has too."""
+    add = parser.add_argument
     add("-T", "--no-tty", "--no-TTY", dest="no_tty", action="store_true", help="no terminal")
     add(
         "-i",
@@ -28,8 +36,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="pass standard input (-i=false: do not)",
     )
     add("-t", "--tty", action="store_true", help=argparse.SUPPRESS)
-    add("service", metavar="SERVICE")
-    add("command", nargs=argparse.REMAINDER, metavar="COMMAND")
 
 
 def add_exec_options(parser: argparse.ArgumentParser) -> None:

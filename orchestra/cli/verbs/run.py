@@ -7,7 +7,7 @@ import shlex
 
 from orchestra.cli import dryrun, terminal
 from orchestra.cli.projects import image_options, project_data
-from orchestra.cli.verbs.exec import environment
+from orchestra.cli.verbs.exec import add_terminal_options, environment
 from orchestra.errors import NotFoundError, OrchestraError, UsageError
 
 TYPE_CHECKING = False
@@ -40,15 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--no-deps", action="store_true", help="do not start dependencies")
     add("--name", default="", help="name of the container")
     add("-l", "--label", action="append", default=[], metavar="KEY=VALUE", help="set a label")
-    add("-T", "--no-tty", "--no-TTY", dest="no_tty", action="store_true", help="no terminal")
-    add(
-        "-i",
-        "--interactive",
-        action="store_true",
-        default=True,
-        help="pass standard input (-i=false: do not)",
-    )
-    add("-t", "--tty", action="store_true", help=argparse.SUPPRESS)
+    add_terminal_options(parser)
     add("--build", action="store_true", help="build the image first")
     add(
         "--pull",

@@ -503,3 +503,50 @@ def test_exec_says_the_same_when_it_cannot(lab: Lab) -> None:
         assert (quick.pop("quick"), careful.pop("quick")) == (True, False)
         assert "error" in careful
         assert quick == careful
+
+
+NO_DESCRIPTORS = """
+import json, os, resource, sys
+sys.path.insert(0, sys.argv[1])
+from orchestra.runtime import create, exec as execs
+from orchestra.runtime.problems import StepError
+bundle = sys.argv[2]
+config = json.load(open(bundle + "/config.json"))
+null = os.open("/dev/null", os.O_RDWR)
+def begin(): return create.prepare(config, container_id="x", bundle=bundle, stdio=(null, null, null)).launch()
+first = begin().finish()
+first.start()
+process = {**config["process"], "args": ["true"], "env": ["HOME=/", "PATH=/bin"]}
+def enter(): return execs.exec_begin(config, first.pid, process, pidfd=first.pidfd, stdio=(null, null, null))
+enter().abort()
+soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+def fds(): return sorted(os.listdir("/proc/self/fd"))
+before, failed = fds(), {"begin": 0, "enter": 0}
+for action in (begin, enter):
+    for more in range(0, 30):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (len(before) - 1 + more, hard))
+        pending = None
+        try:
+            pending = action()
+            pending.finish() if action is begin else None
+        except (OSError, StepError):
+            failed[action.__name__] += 1
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        if pending is not None: pending.abort()
+        assert fds() == before, (action.__name__, more, fds(), before)
+        try: assert os.waitpid(-1, os.WNOHANG) == (0, 0), "a process is left"
+        except ChildProcessError: pass
+first.abort()
+json.dump(failed, sys.stdout)
+"""
+
+
+def test_without_descriptors_nothing_leaks(lab: Lab) -> None:
+    """The limit of open files is reached at each point in turn."""
+    _name, place = lab.bundle(lab.config("sleep", "1000"))
+    words = [sys.executable, "-I", "-S", "-c", NO_DESCRIPTORS, str(Path(orchestra.__file__).parents[1]), str(place)]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    failed = json.loads(done.stdout)
+    assert failed["begin"] > 3 and failed["enter"] > 3
