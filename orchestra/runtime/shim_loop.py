@@ -44,6 +44,9 @@ class Loop:
             if getattr(handler, "__self__", None) is handler_owner:
                 self.drop(fd)
 
+    def close(self) -> None:
+        self._epoll.close()
+
     def after(self, seconds: float, action: Callable[[], None]) -> None:
         self._count += 1
         heapq.heappush(self._timers, (time.monotonic() + seconds, self._count, action))

@@ -12,26 +12,35 @@ from __future__ import annotations
 
 import gc
 import os
+import select
 import signal
 import socket
 import sys
+from collections.abc import Callable
 
-from orchestra.linux import title
+from orchestra.linux import pages, title
+from orchestra.runtime import shim_rehearsal
 from orchestra.runtime import shim_wire as wire
 
 ROOM = "-" * 240  # in the nursery's own command line, for that of its shims
+_QUIET = 2.0  # seconds without a request after which it settles
+_ROUNDS = 12  # code is rewritten at its eighth run
 
 
 def wait_for_work(number: int) -> dict[str, str]:
     """In the nursery: returns in each new shim with its options, and once with none at the end."""
     _warm()
-
     link = socket.socket(fileno=number)
     link.set_inheritable(False)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for shims
-    gc.collect()
-    gc.freeze()
+    _freeze()
+    settled = False
     while True:
+        if not settled and not _asked(link, _QUIET):
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            settled = _settle(lambda: _asked(link, 0.0))
+            signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for shims
+            _reap()
         try:
             found = wire.receive(link)
         except ConnectionError:
@@ -43,6 +52,35 @@ def wait_for_work(number: int) -> dict[str, str]:
             link.close()
             return _become_shim(options, fds)
         wire.close(fds)
+
+
+def _asked(link: socket.socket, seconds: float) -> bool:
+    return bool(select.select([link], [], [], seconds)[0])
+
+
+def _freeze() -> None:
+    gc.unfreeze()
+    gc.collect()
+    gc.freeze()
+
+
+def _settle(asked: Callable[[], bool]) -> bool:
+    """Have all behind it that shims do, and share its memory with them. False when somebody ``asked``
+    meanwhile: then it is for another time. Where a rehearsal is not possible, memory is shared all the same."""
+    if not shim_rehearsal.rehearse(_ROUNDS, asked) and asked():
+        return False
+    _freeze()
+    pages.keep()
+    return True
+
+
+def _reap() -> None:
+    """Shims that ended while children were waited for."""
+    try:
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
+    except ChildProcessError:
+        pass
 
 
 def _warm() -> None:

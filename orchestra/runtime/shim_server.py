@@ -10,18 +10,20 @@ import os
 import resource
 import signal
 import socket
+import time
 
-from orchestra.linux import signals
+from orchestra.linux import pages, signals
 from orchestra.runtime import shim_state as states
 from orchestra.runtime.cgroups import probe
 from orchestra.runtime.shim_container import Container
 from orchestra.runtime.shim_keeper import Keeper
 from orchestra.runtime.shim_loop import READ, Loop
 from orchestra.runtime.shim_ops import Operations
-from orchestra.runtime.shim_peer import Peer, credentials_fit
+from orchestra.runtime.shim_peer import Peer, Request, credentials_fit
 from orchestra.runtime.shim_wire import Address
 
 _FIRST_CLIENT = 10.0  # seconds a new shim waits for somebody
+_REST = 2.0  # seconds without a request after which it gives memory back
 
 
 class Shim:
@@ -36,6 +38,7 @@ class Shim:
             self.loop, project, bundles, probe(), self.keeper, self.tell, lambda: self.peers
         )
         self._patient = True
+        self._last, self._resting = 0.0, True
         self._server = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._server.setblocking(False)
 
@@ -83,7 +86,11 @@ class Shim:
         self.loop.after(_FIRST_CLIENT, self._impatient)
         gc.collect()
         gc.freeze()  # a collection would only copy the children's pages
-        self.loop.run(self._between)
+        try:
+            self.loop.run(self._between)
+        finally:
+            os.close(children)
+            self.loop.close()
 
     def _impatient(self) -> None:
         self._patient = False
@@ -98,7 +105,22 @@ class Shim:
                 link.close()
                 continue
             self._patient = False
-            self.peers.append(Peer(self.loop, link, self.operations.handle, self.peers.remove))
+            self.peers.append(Peer(self.loop, link, self._handle, self.peers.remove))
+
+    def _handle(self, request: Request) -> None:
+        self._last = time.monotonic()
+        if self._resting:
+            self._resting = False
+            self.loop.after(_REST, self._rest)
+        self.operations.handle(request)
+
+    def _rest(self) -> None:
+        left = self._last + _REST - time.monotonic()
+        if left > 0:
+            self.loop.after(left, self._rest)
+        else:
+            self._resting = True
+            pages.give_back()
 
     def _orphans(self, children: int) -> None:
         """Reap processes that became ours by being orphaned; those with a pidfd are reaped by it."""

@@ -159,11 +159,18 @@ class Program:
         are closed in any case. ``OSError`` when there is no such process."""
         try:
             values.channel(channel)
-            if self._image is None:
-                self._image = birth.Image(b"".join(self._operations), bytes(self._data))
-            return birth.run(self._image, values, flags, cgroup_fd)
+            return birth.run(self._made(), values, flags, cgroup_fd)
         finally:
             values.close()
+
+    def file(self, values: Values) -> bytes:
+        """It as an executable file: of ``values`` that hold no descriptors."""
+        return self._made().file(values)
+
+    def _made(self) -> birth.Image:
+        if self._image is None:
+            self._image = birth.Image(b"".join(self._operations), bytes(self._data))
+        return self._image
 
 
 def failure(message: bytes) -> tuple[int, int] | None:

@@ -7,10 +7,7 @@ child writes to it. Works in a process of any number of threads.
 from __future__ import annotations
 
 import ctypes
-import errno
-import fcntl
 import functools
-import mmap
 import os
 import signal
 import struct
@@ -18,6 +15,7 @@ from collections.abc import Callable
 from ctypes import c_char_p, c_int, c_long, c_size_t, c_void_p
 
 from orchestra.linux import constants as C
+from orchestra.linux import native
 from orchestra.linux.program.values import PLACE, SLOT_COUNT, Values
 
 TEXT, DATA = 0x400000, 0x800000
@@ -26,8 +24,6 @@ _BIRTH, _HANDLER = 0x160, 0x120  # in the stub
 HANDLER = TEXT + _HEADERS + _HANDLER  # a signal handler: exit with 128 and the signal's number
 _PAGE = 4096
 _READ, _EXECUTE = 4, 1
-_MFD_ALLOW_SEALING, _MFD_EXEC = 2, 16
-_SEALS = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
 _CLONE_VM, _CLONE_VFORK = 0x100, 0x4000
 
 
@@ -74,10 +70,8 @@ def available() -> bool:
         return False
 
 
-@functools.cache
 def _stub() -> bytes:
-    with open(os.path.join(os.path.dirname(__file__), "stub.x86_64"), "rb") as file:
-        return file.read()
+    return native.file_beside(__file__, "stub.x86_64")
 
 
 _Birth = ctypes.PYFUNCTYPE(c_long, c_char_p, c_size_t, c_int, c_void_p, c_void_p)  # keeps the GIL
@@ -87,38 +81,8 @@ _ENVP = (c_char_p * 1)(None)
 
 @functools.cache
 def _function() -> Callable[..., int]:
-    """``birth`` of the stub, in memory that is executable and not writable. It stays for good."""
-    code = _stub()[_BIRTH:]
-    libc = ctypes.CDLL(None, use_errno=True)
-    libc.mmap.restype = c_void_p
-    libc.mmap.argtypes = (c_void_p, c_size_t, c_int, c_int, c_int, c_long)
-    fd = _memfd(code)
-    try:
-        place = libc.mmap(None, len(code), mmap.PROT_READ | mmap.PROT_EXEC, mmap.MAP_PRIVATE, fd, 0)
-    finally:
-        os.close(fd)
-    if place == c_void_p(-1).value:
-        raise OSError(ctypes.get_errno(), "no executable memory")
-    return _Birth(place)
-
-
-def _memfd(data: bytes) -> int:
-    flags = os.MFD_CLOEXEC | _MFD_ALLOW_SEALING
-    try:
-        fd = os.memfd_create("orchestra-init", flags | _MFD_EXEC)
-    except OSError as problem:
-        if problem.errno != errno.EINVAL:  # before kernel 6.3 there is no such flag
-            raise
-        fd = os.memfd_create("orchestra-init", flags)
-    try:
-        view = memoryview(data)
-        while view:
-            view = view[os.write(fd, view) :]
-        fcntl.fcntl(fd, fcntl.F_ADD_SEALS, _SEALS)
-    except BaseException:
-        os.close(fd)
-        raise
-    return fd
+    """``birth`` of the stub."""
+    return _Birth(native.load(_stub()[_BIRTH:]))
 
 
 def run(image: Image, values: Values, flags: int, cgroup_fd: int | None) -> tuple[int, int]:
@@ -129,7 +93,7 @@ def run(image: Image, values: Values, flags: int, cgroup_fd: int | None) -> tupl
     arguments = struct.pack(
         "=11Q", flags, ctypes.addressof(pidfd), 0, 0, signal.SIGCHLD, 0, 0, 0, 0, 0, cgroup_fd or 0
     )
-    file = _memfd(image.file(values))
+    file = native.memfd("orchestra-init", image.file(values))
     try:
         values.share()
         pid = call(arguments, len(arguments), file, ctypes.addressof(_ARGV), ctypes.addressof(_ENVP))

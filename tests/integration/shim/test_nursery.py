@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from support.shimhelp import World, eventually
 
-from orchestra.linux import procfs
-from orchestra.runtime import shimclient
+from orchestra.linux import procfs, program
+from orchestra.runtime import shim_nursery, shim_rehearsal, shimclient
 
 pytestmark = pytest.mark.root
 
@@ -92,3 +92,95 @@ def test_containers_of_a_forked_shim(tmp_path: Path, nursery: shimclient.Nursery
         assert b"hello" in world.output("one")
     finally:
         world.clean()
+
+
+needs_x86_64 = pytest.mark.skipif(not program.available(), reason="made for x86-64, with executable memory")
+
+
+def settled(pid: int) -> bool:
+    """Whether the nursery has put a file in the place of its memory."""
+    return "orchestra-memory" in Path(f"/proc/{pid}/maps").read_text()
+
+
+def own_memory(pid: int) -> int:
+    """KiB that it shares with nobody."""
+    lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    return sum(int(line.split()[1]) for line in lines if line.startswith("Anonymous:"))
+
+
+@needs_x86_64
+def test_a_rehearsal_succeeds_and_leaves_the_process_as_it_was() -> None:
+    """In a process of its own: it changes namespaces, which only one thread may."""
+    pid = os.fork()
+    if pid == 0:
+        try:
+            os.chdir("/")
+            before = facts()
+            asked = iter([False, False, False])
+            good = shim_rehearsal.rehearse(3, lambda: next(asked)) and not shim_rehearsal.rehearse(3, lambda: True)
+            os._exit(0 if good and facts() == before else 1)
+        finally:
+            os._exit(2)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+
+
+def facts() -> object:
+    names = [name for name in os.listdir("/proc/self/fd") if os.path.exists(f"/proc/self/fd/{name}")]
+    spaces = [os.readlink(f"/proc/self/ns/{name}") for name in os.listdir("/proc/self/ns")]
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    return sorted(names), sorted(spaces), os.stat("/").st_ino, os.getcwd(), sorted(mask), Path("/proc/self/mountinfo").read_text()
+
+
+@needs_x86_64
+def test_shims_of_a_settled_nursery_give_memory_back(tmp_path: Path) -> None:
+    before = nursery_pids()
+    nursery = shimclient.Nursery()
+    nursery.start()
+    eventually(lambda: [pid for pid in nursery_pids() - before if settled(pid)])
+    world = World(tmp_path)
+    try:
+        world.client.close()
+        world.project = "q"
+        world.client = forked(world, nursery, "q")
+        pid = world.client.hello()["pid"]
+        world.run("one", "sh", "-c", "echo hello; sleep 1000")
+        busy = own_memory(pid)
+        eventually(lambda: own_memory(pid) < busy * 0.85)
+        world.run("two", "sh", "-c", "echo again")  # it works on with what it shares again
+        assert world.client.wait("two")["exit_code"] == 0
+        assert b"again" in world.output("two")
+    finally:
+        world.clean()
+        nursery.close()
+
+
+@needs_x86_64
+def test_it_is_killed_during_its_rehearsal() -> None:
+    """At any moment of it: nothing stays, and shims are started without it."""
+    before = nursery_pids()
+    mounts = Path("/proc/self/mountinfo").read_text()
+    for delay in range(6):
+        nursery = shimclient.Nursery()
+        nursery.start()
+        eventually(lambda: len(nursery_pids() - before) == 1)
+        pid = (nursery_pids() - before).pop()
+        space = os.readlink("/proc/self/ns/mnt")
+        eventually(lambda pid=pid, space=space: os.readlink(f"/proc/{pid}/ns/mnt") != space)  # type: ignore[misc]
+        children = {int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()}
+        if delay % 2:
+            eventually(lambda pid=pid: Path(f"/proc/{pid}/task/{pid}/children").read_text())  # type: ignore[misc]
+            children |= {int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()}
+        os.kill(pid, signal.SIGKILL)
+        nursery.close()
+        eventually(lambda: not nursery_pids() - before)
+        for child in children:
+            eventually(lambda child=child: not procfs.alive(child))  # type: ignore[misc]
+    assert Path("/proc/self/mountinfo").read_text() == mounts
+
+
+def test_who_asks_during_a_rehearsal_does_not_wait_for_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[str] = []
+    monkeypatch.setattr(shim_rehearsal, "rehearse", lambda rounds, stop: not stop())
+    monkeypatch.setattr(shim_nursery.pages, "keep", lambda: calls.append("keep"))
+    assert not shim_nursery._settle(lambda: True)
+    assert not calls
