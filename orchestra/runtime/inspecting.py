@@ -187,18 +187,17 @@ def do_update(store: Store, options: Namespace) -> int:
 
 def resources(options: Namespace) -> dict[str, Any]:
     """The OCI resources of ``update``: of a file (``-``: standard input), or of the options."""
+    from orchestra.runtime import configcheck
+
     if options.resources:
         try:
-            if options.resources == "-":
-                found = json.load(sys.stdin)
-            else:
-                with open(options.resources, "rb") as file:
-                    found = json.load(file)
+            with open(
+                0 if options.resources == "-" else options.resources, "rb", closefd=options.resources != "-"
+            ) as file:
+                data = file.read(configcheck.MAX_SIZE + 1)
         except (OSError, ValueError) as problem:
             raise OrchestraError(f"cannot read the resources: {problem}") from None
-        if not isinstance(found, dict):
-            raise OrchestraError("the resources are not an object")
-        return found
+        return configcheck.read(data, "the resources", configcheck.RESOURCES)
     made: dict[str, Any] = {}
     for name, (part, key) in {**_NUMBERS, **_TEXTS}.items():
         value = getattr(options, name)
@@ -206,6 +205,7 @@ def resources(options: Namespace) -> dict[str, Any]:
             made.setdefault(part, {})[key] = number(value) if name in _NUMBERS else value
     if not made:
         raise OrchestraError("update needs --resources or a limit")
+    configcheck.check(made, configcheck.RESOURCES)
     return made
 
 

@@ -57,18 +57,17 @@ def do_run(store: Store, options: Namespace) -> int:
             _delete(store, record, warner(options))
 
 
-def load_config(bundle: str, path: str | None = None) -> dict[str, Any]:
+def load_config(bundle: str, path: str | None = None, *, process: bool = False) -> dict[str, Any]:
+    """A configuration (``process``: a process object), its types checked."""
+    from orchestra.runtime import configcheck
+
     place = path or os.path.join(bundle, "config.json")
     try:
         with open(place, "rb") as file:
-            found = json.load(file)
-    except OSError as problem:
-        raise OrchestraError(f"cannot read {place}: {problem.strerror}") from None
-    except ValueError as problem:
-        raise OrchestraError(f"{place} is not valid JSON: {problem}") from None
-    if not isinstance(found, dict):
-        raise OrchestraError(f"{place} is not an object")
-    return found
+            data = file.read(configcheck.MAX_SIZE + 1)
+    except (OSError, ValueError) as problem:
+        raise OrchestraError(f"cannot read {place}: {getattr(problem, 'strerror', problem)}") from None
+    return configcheck.read(data, place, configcheck.PROCESS if process else configcheck.CONFIG)
 
 
 def cgroup_path(config: dict[str, Any], container_id: str) -> str:
@@ -412,7 +411,7 @@ def do_exec(store: Store, options: Namespace) -> int:
 def exec_process(config: dict[str, Any], options: Namespace) -> dict[str, Any]:
     """The process of an exec: from a file, or the container's with the words of the command line."""
     if options.process:
-        return load_config("", options.process)
+        return load_config("", options.process, process=True)
     if not options.command:
         raise OrchestraError("exec needs a command or --process")
     process = {

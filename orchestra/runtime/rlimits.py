@@ -26,7 +26,7 @@ NUMBERS = {
     "RLIMIT_RTPRIO": 14,
     "RLIMIT_RTTIME": 15,
 }
-_INFINITY = 2**64 - 1
+_INFINITY = 2**63  # resource.setrlimit takes no number from here on
 Limit = tuple[str, int, int]
 
 

@@ -325,6 +325,32 @@ def test_bad_configurations_are_named(lab: Lab) -> None:
     assert "systemd" in complaint(linux__cgroupsPath="a.slice:b:c")
 
 
+def test_hostile_configurations_leave_nothing(lab: Lab) -> None:
+    """No traceback, and neither a state nor a cgroup remains."""
+    text = json.dumps(lab.shell("true"))
+    changes: list[tuple[str, str]] = [
+        ('"hostname": ', '"hostname": 5, "x": '), ('"args": ["sh", "-c", "true"]', '"args": "sh"'), ('"uid": 0', '"uid": "root"'),
+        ('"uid": 0', '"uid": 99999999999'), ('"mounts": [', '"mounts": [null, '), ('"linux": {', '"linux": [], "x": {'), (text, "[" * 200_000),
+        ('"destination": "/proc"', '"destination": "/a\\u0000b"'), ('"resources": {', '"resources": {"blockIO": {"throttleReadBpsDevice": [{}]}, '),
+        ('"hostname": ', '"hostname": "\\ud800", "x": '), ('"path": "' + str(lab.root), '"path": "../../../..' + str(lab.root) + "/nothing"),
+    ]  # fmt: skip
+    for old, new in changes:
+        name, place = lab.bundle(lab.shell("true"))
+        changed = text.replace(old, new, 1)
+        assert changed != text, old
+        (place / "config.json").write_text(changed)
+        for verb in ("create", "run"):
+            result = lab.command(verb, "--bundle", str(place), name)
+            assert result.returncode == 1, (old, new, result.stderr)
+            assert "Traceback" not in result.stderr
+            assert result.stderr.count("\n") <= 3
+            assert not (lab.state / name).exists()
+            assert not [root for root in probe().hierarchies() if os.path.exists(f"{root}/orchestra-runtime/{name}")]
+    os.remove(place / "config.json")
+    os.symlink("config.json", place / "config.json")
+    assert "symbolic links" in lab.command("create", "--bundle", str(place), name).stderr
+
+
 def _processes_of(place: str) -> list[int]:
     """Processes that have something of ``place`` as their root or mount."""
     found = []
