@@ -2,7 +2,8 @@
 
 Sources of bind mounts become detached trees (``open_tree``), targets are descriptors resolved inside
 the root: no path is looked up twice, so none can be swapped in between (CVE-2025-52881 and its kin).
-Nothing but the listed files may be mounted below the container's /proc.
+Nothing but the listed files may be mounted below the container's /proc, and on /proc itself nothing but a
+procfs.
 """
 
 from __future__ import annotations
@@ -37,10 +38,10 @@ _PROC_ALLOWED = frozenset(
         "sys/kernel/ns_last_pid",
         "sys/crypto/fips_enabled",
         "net/dev",
-        "sys/fs/binfmt_misc",
     )
 )
 _DATA_MAX = 4095
+_PROC_ROOT = 1  # the inode of a procfs' root directory
 
 
 @shape
@@ -99,9 +100,27 @@ def _parse(entry: dict[str, Any], bundle: str) -> Mount:
         found.shifted, words.idmap = True, ""
     if words.idmap and not found.bind:
         raise OrchestraError(f"mounts: {words.idmap} at {destination} works with bind mounts only")
+    if not words.flags & C.MS_REMOUNT:
+        _check_destination(found)
     if words.tmpcopyup and fstype != "tmpfs":
         raise OrchestraError(f"mounts: tmpcopyup at {destination} works with tmpfs only")
     return found
+
+
+def _check_destination(mount: Mount) -> None:
+    place = mount.destination
+    if place == "/proc" and not mount.bind and mount.fstype != "proc":
+        raise OrchestraError(f"{mount.describe()}: only a procfs may be mounted on /proc")
+    if place.startswith("/proc/") and place not in _PROC_ALLOWED:
+        raise OrchestraError(f"{mount.describe()}: mounts inside /proc are refused")
+
+
+def _check_source(mount: Mount, tree: int) -> None:
+    """A directory on /proc could fake what programs and the runtime read there."""
+    if mount.destination != "/proc":
+        return
+    if calls.filesystem_type(tree) != C.PROC_SUPER_MAGIC or os.fstat(tree).st_ino != _PROC_ROOT:
+        raise StepError(mount.describe(), errno.EPERM, mount.source, "only a procfs may be mounted on /proc")
 
 
 def _options(text: str) -> list[str]:
@@ -136,6 +155,7 @@ def open_source(mount: Mount, *, shared: bool = False) -> int:
     except OSError as problem:
         raise StepError.of(mount.describe(), problem) from None
     try:
+        _check_source(mount, tree)
         if not shared:
             mounting.set_attributes(tree, propagation=C.MS_SLAVE, recursive=True)
         if words.idmap:
@@ -143,6 +163,9 @@ def open_source(mount: Mount, *, shared: bool = False) -> int:
                 mounting.set_attributes(
                     tree, set_=C.MOUNT_ATTR_IDMAP, userns_fd=namespace, recursive=words.idmap == "ridmap"
                 )
+    except StepError:
+        os.close(tree)
+        raise
     except OSError as problem:
         os.close(tree)
         if words.idmap and problem.errno == errno.EINVAL:
@@ -173,6 +196,7 @@ def _apply_bind(mount: Mount, root_fd: int, tree: int | None) -> None:
     if tree is None:
         tree = mounting.clone_tree(mount.source, recursive=bool(mount.words.flags & C.MS_REC))
     try:
+        _check_source(mount, tree)
         directory = stat.S_ISDIR(os.fstat(tree).st_mode)
         target = fs.make_inside(root_fd, mount.destination, directory=directory)
         try:

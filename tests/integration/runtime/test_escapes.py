@@ -200,6 +200,27 @@ def test_mounts_inside_proc_are_refused(lab: Lab) -> None:
     assert lab.run(config).returncode == 1
 
 
+def test_nothing_but_a_procfs_goes_onto_proc(lab: Lab, tmp_path: Path) -> None:
+    """As a container's only mount there, and by a link of the image; on the quick way and on the careful one."""
+    os.symlink("proc", lab.root / "other")
+    for terminal in (False, True):
+        for entry in ({"type": "bind", "source": str(tmp_path), "options": ["rbind"]}, {"type": "tmpfs", "source": "tmpfs"}):
+            for target in ("/proc", "/proc/", "/dev/../proc", "/other"):
+                config = lab.shell("ls /proc", terminal=terminal)
+                if target != "/other":  # else /proc comes first, and the link leads onto it
+                    config["mounts"] = [mount for mount in config["mounts"] if mount["destination"] != "/proc"]
+                config["mounts"].append({"destination": target, **entry})
+                result = lab.run(config)
+                assert result.returncode == 1, (target, entry)
+                assert "only a procfs may be mounted on /proc" in result.stderr or "inside /proc" in result.stderr
+    config = lab.shell("cat /proc/uptime; cat /proc/1/comm")
+    config["mounts"] = [mount for mount in config["mounts"] if mount["destination"] != "/proc"]
+    config["mounts"].append({"destination": "/proc", "type": "bind", "source": "/proc", "options": ["rbind"]})
+    (tmp_path / "uptime").write_text("of lxcfs\n")
+    config["mounts"].append({"destination": "/proc/uptime", "type": "bind", "source": str(tmp_path / "uptime"), "options": ["bind"]})
+    assert lab.output(config).startswith("of lxcfs\n")
+
+
 def test_masked_path_that_becomes_a_link(lab: Lab, tmp_path: Path) -> None:
     """CVE-2025-31133: another container swaps the target of a mask, in a shared volume, while we start."""
     volume = tmp_path / "volume"
