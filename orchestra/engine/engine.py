@@ -37,7 +37,7 @@ from orchestra.engine.ports import PortBook
 from orchestra.engine.process import exec_process
 from orchestra.engine.recovery import Recovery
 from orchestra.engine.registry import Registry
-from orchestra.engine.resources import resources_from_update
+from orchestra.engine.resources import resources_from_update, updated
 from orchestra.engine.resources import warning as limit_warning
 from orchestra.engine.restart import RestartTracker
 from orchestra.engine.schedule import Scheduler
@@ -352,10 +352,10 @@ class Engine:
                 spec = replace(spec, restart=RestartSpec(**restart))
                 container.restarts = RestartTracker(spec.restart)
             if changes:
-                found = resources_from_update(changes)
-                if container.running:
+                spec = replace(spec, service=updated(spec.service, changes))
+                found = resources_from_update(spec.service, changes)
+                if container.running and found:
                     warnings = self.parts.shims.client(container.group).update(container.id, found)
-                spec = replace(spec, service=replace(spec.service, **changes))
                 warnings = [limit_warning(text, spec.service) for text in warnings]
             self.parts.registry.change_spec(container, spec)
         return warnings

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from orchestra.compose.model import BlkioConfig, DeviceRate, ResourceSet, Service
@@ -101,7 +102,10 @@ def _memory(service: Service, limits: ResourceSet, reserved: ResourceSet, *, swa
 def _block_io(config: BlkioConfig) -> dict[str, Any]:
     found: dict[str, Any] = {}
     if config.weight:
+        _in_range(config.weight, "weight")
         found["weight"] = config.weight
+    for one in config.weight_device:
+        _in_range(one.rate, "weight_device")
     if config.weight_device:
         found["weightDevice"] = [
             {**_device(one.path, "weight_device"), "weight": one.rate} for one in config.weight_device
@@ -116,6 +120,13 @@ def _block_io(config: BlkioConfig) -> dict[str, Any]:
         if rates:
             found[key] = [{**_device(one.path, name), "rate": one.rate} for one in rates]
     return found
+
+
+def _in_range(weight: int, key: str) -> None:
+    if not 10 <= weight <= 1000:
+        problem = OrchestraError(f"blkio_config.{key}: {weight} is not within 10 and 1000")
+        problem.attribute = f"blkio_config.{key}"  # type: ignore[attr-defined]
+        raise problem
 
 
 def _device(path: str, key: str) -> dict[str, int]:
@@ -191,23 +202,55 @@ def _given(service: Service, path: str) -> bool:
     return value is not None and value is not False and value not in ((), "")
 
 
-def resources_from_update(changes: Mapping[str, Any]) -> dict[str, Any]:
-    """What ``update`` is given (cpus, cpu_shares, cpuset, mem_limit, mem_reservation, memswap_limit,
-    pids_limit, …: the service's key names) as an OCI object."""
-    known = {
-        "cpus",
-        "cpu_shares",
-        "cpu_quota",
-        "cpu_period",
-        "cpuset",
-        "mem_limit",
-        "mem_reservation",
-        "memswap_limit",
-        "pids_limit",
-        "cpu_rt_period",
-        "cpu_rt_runtime",
-    }
-    unknown = sorted(set(changes) - known)
+# what ``update`` can change: the section of the OCI object and its keys; and what a new value takes the place of
+_CHANGES: dict[str, tuple[str, tuple[str, ...]]] = {
+    "cpus": ("cpu", ("quota", "period")),
+    "cpu_quota": ("cpu", ("quota",)),
+    "cpu_period": ("cpu", ("quota", "period")),
+    "cpu_shares": ("cpu", ("shares",)),
+    "cpu_rt_period": ("cpu", ("realtimePeriod",)),
+    "cpu_rt_runtime": ("cpu", ("realtimeRuntime",)),
+    "cpuset": ("cpu", ("cpus",)),
+    "mem_limit": ("memory", ("limit",)),
+    "mem_reservation": ("memory", ("reservation",)),
+    "memswap_limit": ("memory", ("swap",)),
+    "pids_limit": ("pids", ("limit",)),
+    "blkio_config": ("blockIO", ("weight",)),
+}
+_REPLACED: dict[str, tuple[str, ...]] = {
+    "cpus": ("cpu_quota", "cpu_period"),
+    "cpu_quota": ("cpus", "cpu_count", "cpu_percent"),
+}
+
+
+def updated(service: Service, changes: Mapping[str, Any]) -> Service:
+    """The service with what ``update`` is given, by the names of its keys (``blkio_config``: an object with
+    ``weight`` alone)."""
+    unknown = sorted(set(changes) - set(_CHANGES))
+    block = changes.get("blkio_config") or {}
+    unknown += [f"blkio_config.{key}" for key in sorted(set(block) - {"weight"})]
     if unknown:
         raise OrchestraError(f"cannot update {', '.join(unknown)} of a container")
-    return resources(Service("", **changes), cpus=os.cpu_count() or 1, swap=False, warnings=[])
+    values: dict[str, Any] = dict(changes)
+    for name in changes:
+        values |= {other: None for other in _REPLACED.get(name, ()) if other not in changes}
+    if block:
+        values["blkio_config"] = replace(service.blkio_config or BlkioConfig(), **block)
+    return replace(service, **values)
+
+
+def resources_from_update(service: Service, changes: Mapping[str, Any]) -> dict[str, Any]:
+    """The OCI object with what ``changes`` alter; ``service`` has them already."""
+    weight = service.blkio_config.weight if service.blkio_config and "blkio_config" in changes else None
+    service = replace(service, blkio_config=BlkioConfig(weight))  # the disks are not looked at again
+    whole = resources(service, cpus=os.cpu_count() or 1, swap=False, warnings=[])
+    if "pids_limit" in changes:
+        whole.setdefault("pids", {"limit": -1})
+    found: dict[str, Any] = {}
+    for name in changes:
+        part, keys = _CHANGES[name]
+        values = whole.get(part, {})
+        kept = {key: values[key] for key in keys if key in values}
+        if kept:
+            found.setdefault(part, {}).update(kept)
+    return found

@@ -104,12 +104,35 @@ def _host_config(container: Container) -> dict[str, Any]:
         "PidMode": spec.namespaces.get("pid", ""),
         "IpcMode": spec.namespaces.get("ipc", "") or "private",
         "UTSMode": spec.namespaces.get("uts", ""),
+        "UsernsMode": spec.namespaces.get("userns", "") or service.userns_mode,
+        "CgroupnsMode": spec.namespaces.get("cgroup", "") or service.cgroup or "private",
         "Privileged": service.privileged,
         "ReadonlyRootfs": service.read_only,
         "CapAdd": list(service.cap_add) or None,
         "CapDrop": list(service.cap_drop) or None,
         "SecurityOpt": list(service.security_opt) or None,
         "ShmSize": service.shm_size or 64 << 20,
+        "Devices": [
+            {
+                "PathOnHost": device.source,
+                "PathInContainer": device.target,
+                "CgroupPermissions": device.permissions,
+            }
+            for device in service.devices
+        ],
+        "DeviceCgroupRules": list(service.device_cgroup_rules) or None,
+        "Sysctls": dict(service.sysctls) or None,
+        "Ulimits": [
+            {"Name": name, "Soft": limit.soft, "Hard": limit.hard} for name, limit in service.ulimits.items()
+        ],
+        "OomScoreAdj": service.oom_score_adj or 0,
+        "BlkioWeight": (service.blkio_config.weight if service.blkio_config else 0) or 0,
+        "CpuQuota": service.cpu_quota or 0,
+        "CpuPeriod": service.cpu_period or 0,
+        "CpusetCpus": service.cpuset,
+        "MemoryReservation": service.mem_reservation or 0,
+        "MemorySwap": service.memswap_limit or 0,
+        "MemorySwappiness": service.mem_swappiness,
         "Memory": service.mem_limit or 0,
         "NanoCpus": round((service.cpus or 0) * 1e9),
         "PidsLimit": service.pids_limit,

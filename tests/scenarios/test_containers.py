@@ -76,7 +76,15 @@ def test_limits_and_rights(engine: Engine) -> None:
         assert engine.run(*shell, "touch /x", code=None).returncode != 0
         assert engine.out(*shell, "touch /t/x && df -k /t /dev/shm | awk '{print $2}' | tail -2").split() == ["1024", "1024"]
         assert engine.out(*shell, "cat /proc/1/oom_score_adj").strip() == "100"
+        processes = (*shell, "cat /sys/fs/cgroup/pids/pids.max /sys/fs/cgroup/pids.max 2>/dev/null || true")
         engine.run("container", "update", "--memory", "80m", "--pids-limit", "60", name)
+        assert engine.out(*processes).strip() == "60"
+        engine.run("container", "update", "--pids-limit", "-1", "--memory-swap", "100m", name)
+        assert engine.out(*processes).strip() == "max"
+        done = engine.run("container", "update", "--blkio-weight", "300", name)
+        assert done.stderr == "" or "blkio_config.weight has no effect" in done.stderr
+        assert engine.inspect(name)["HostConfig"]["BlkioWeight"] == 300
+        assert "not within 10 and 1000" in engine.run("container", "update", "--blkio-weight", "5", name, code=1).stderr
     count = ("busybox", "sh", "-c", "ls /dev | wc -l")
     assert int(run(engine, "--privileged", *count)) > int(run(engine, *count))
 
@@ -222,6 +230,10 @@ def test_commit_and_export(engine: Engine) -> None:
         engine.run("container", "commit", "-a", "me", "-m", "why", "-c", 'CMD ["cat", "/kept"]', "-c", "ENV X=1", "base", "made:1")
         archive = engine.folder / "root.tar"
         engine.run("container", "export", "-o", str(archive), "base")
+        engine.run("container", "exec", "base", "touch", "/.wh.bin")
+        refused = engine.run("container", "commit", "base", "made:2", code=None)
+        assert refused.returncode != 0
+        assert "/.wh.bin cannot be part of an image" in refused.stderr
     assert run(engine, "made:1") == "kept\n"
     assert run(engine, "made:1", "sh", "-c", "echo $X; ls /data") == "1\n"
     history = engine.out("image", "history", "--no-trunc", "made:1")

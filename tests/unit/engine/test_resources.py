@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from orchestra.compose.model import BlkioConfig, Deploy, DeviceRate, ResourceSet, Service
-from orchestra.engine.resources import refused, resources, resources_from_update, warning
+from orchestra.engine.resources import refused, resources, resources_from_update, updated, warning
 from orchestra.errors import OrchestraError
 
 MIB = 1 << 20
@@ -52,10 +54,37 @@ def test_deploy_and_pids() -> None:
     assert made(blkio_config=BlkioConfig(weight=300))["blockIO"] == {"weight": 300}
 
 
+def changed(service: Service, **changes: Any) -> dict[str, Any]:
+    return resources_from_update(updated(service, changes), changes)
+
+
+def test_update_changes_what_it_names_only() -> None:
+    service = Service("x", mem_limit=64 * MIB, cpus=0.5, pids_limit=5, blkio_config=BlkioConfig(weight=500, device_read_bps=(DeviceRate("/none", 1),)))
+    assert changed(Service("x"), mem_limit=64 * MIB) == {"memory": {"limit": 64 * MIB}}
+    assert changed(service, memswap_limit=128 * MIB) == {"memory": {"swap": 128 * MIB}}
+    assert changed(service, memswap_limit=-1, mem_limit=32 * MIB) == {"memory": {"limit": 32 * MIB, "swap": -1}}
+    assert changed(service, pids_limit=-1) == changed(service, pids_limit=0) == {"pids": {"limit": -1}}
+    assert changed(service, cpu_quota=20_000) == {"cpu": {"quota": 20_000}}
+    assert changed(service, cpu_period=50_000) == {"cpu": {"quota": 25_000, "period": 50_000}}
+    assert changed(Service("x", cpu_quota=5000, cpu_period=10_000), cpus=0.5) == {"cpu": {"quota": 50_000, "period": 100_000}}
+    with pytest.raises(OrchestraError, match="at least mem_limit"):
+        changed(service, memswap_limit=1 * MIB)
+
+
+def test_update_of_a_weight_keeps_the_rest() -> None:
+    service = Service("x", blkio_config=BlkioConfig(weight=500, weight_device=(DeviceRate("/dev/x", 20),)))
+    assert updated(service, {"blkio_config": {"weight": 20}}).blkio_config == BlkioConfig(20, (DeviceRate("/dev/x", 20),))
+    assert changed(Service("x"), blkio_config={"weight": 20}) == {"blockIO": {"weight": 20}}
+    for weight in (5, 1001):
+        with pytest.raises(OrchestraError, match=r"blkio_config\.weight: .* is not within 10 and 1000"):
+            changed(Service("x"), blkio_config={"weight": weight})
+
+
 def test_update_knows_its_keys() -> None:
-    assert resources_from_update({"mem_limit": 64 * MIB}) == {"memory": {"limit": 64 * MIB}}
     with pytest.raises(OrchestraError, match="cannot update image"):
-        resources_from_update({"image": "x"})
+        updated(Service("x"), {"image": "x"})
+    with pytest.raises(OrchestraError, match=r"cannot update blkio_config\.device_read_bps"):
+        updated(Service("x"), {"blkio_config": {"device_read_bps": []}})
 
 
 @pytest.mark.parametrize(
