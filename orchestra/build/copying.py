@@ -20,7 +20,7 @@ from orchestra.build.owners import Mode
 from orchestra.build.problems import BuildError
 from orchestra.build.view import Node, View, open_file
 from orchestra.images.tar import BLOCK_DEVICE, CHARACTER, DIRECTORY, FIFO, REGULAR, SYMLINK
-from orchestra.images.tarwrite import Member, TarWriter
+from orchestra.images.tarwrite import Member, TarWriter, check_layer_name
 
 _KINDS = {
     stat.S_IFDIR: DIRECTORY, stat.S_IFREG: REGULAR, stat.S_IFLNK: SYMLINK, stat.S_IFIFO: FIFO,
@@ -201,6 +201,7 @@ def write_items(items: Iterable[Item], writer: TarWriter, epoch: int | None) -> 
     """The items as archive members."""
     for item in items:
         mtime = item.mtime if epoch is None else min(item.mtime, epoch * 1_000_000_000)
+        check_layer_name(os.fsencode(item.target))
         member = Member(os.fsencode(item.target), item.kind, item.mode, item.uid, item.gid, mtime)
         node = item.node
         if node is None:

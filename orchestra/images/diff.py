@@ -28,7 +28,7 @@ from orchestra.images.tar import (
     SPARSE_LIMIT,
     SYMLINK,
 )  # fmt: skip
-from orchestra.images.tarwrite import Member, TarWriter
+from orchestra.images.tarwrite import Member, TarWriter, check_layer_name
 
 _DIRECTORY_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _SPARSE_GAIN = 1 << 20
@@ -106,6 +106,8 @@ class _Walk:
             if self._options.exclude and self._options.exclude(inner):
                 continue
             full = path + b"/" + name if path else name
+            if self._options.upper and name.startswith(b".wh."):
+                check_layer_name(full)
             with contextlib.suppress(FileNotFoundError):  # gone meanwhile
                 self._one(fd, name, full, inner)
 

@@ -25,7 +25,7 @@ from orchestra.images.hostfiles import interpreter_of, python_behind, runtime_fi
 from orchestra.images.problems import from_os_error
 from orchestra.images.reference import Reference
 from orchestra.images.tar import DIRECTORY, REGULAR, SYMLINK
-from orchestra.images.tarwrite import Member, TarWriter
+from orchestra.images.tarwrite import Member, TarWriter, check_layer_name
 
 if TYPE_CHECKING:
     from orchestra.images.image import Image
@@ -267,6 +267,7 @@ class HostTree:
         for path in sorted(self.items):
             item = self.items[path]
             member = item.member
+            check_layer_name(member.name)
             if epoch is not None:
                 member.mtime = min(member.mtime, epoch * 1_000_000_000)
             if item.source:

@@ -9,6 +9,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from orchestra.images.problems import LayerError
 from orchestra.images.tar import BLOCK, DIRECTORY, LINK, REGULAR, SYMLINK
 
 _BUFFER = 1 << 20
@@ -29,6 +30,16 @@ class Member:
     major: int = 0
     minor: int = 0
     xattrs: Mapping[str, bytes] = field(default_factory=dict)
+
+
+def check_layer_name(name: bytes) -> None:
+    """In a layer such a name hides what is below, so a file that really has it cannot be kept (OCI image
+    specification, layer.md)."""
+    if any(part.startswith(b".wh.") for part in name.split(b"/")):
+        raise LayerError(
+            f"/{os.fsdecode(name).strip('/')} cannot be part of an image: names that begin with .wh. mark deleted files",
+            hint="rename or remove it",
+        )
 
 
 class TarWriter:

@@ -19,6 +19,7 @@ from orchestra.images.compress import Compressor, chunks
 from orchestra.images.diff import TreeOptions, changes, write_tree
 from orchestra.images.layer import ApplyOptions
 from orchestra.images.mediatype import Compression
+from orchestra.images.problems import LayerError
 
 ROOT = os.geteuid() == 0
 OPTIONS = ApplyOptions(owners=ROOT, overlay="user.overlay.")
@@ -287,3 +288,15 @@ def test_files_with_large_holes_stay_small(tmp_path: Path) -> None:
         assert (tmp_path / "t" / label).read_bytes() == want, label
         assert (tmp_path / "std" / label).read_bytes() == want, label
         assert (tmp_path / "t" / label).stat().st_blocks < 1000
+
+
+def test_a_file_with_the_name_of_a_whiteout_is_no_member_of_a_layer(tmp_path: Path) -> None:
+    """It would delete its neighbour wherever the layer is unpacked. In a plain archive it is a file like others."""
+    (tmp_path / "d").mkdir()
+    (tmp_path / "d/.wh.neighbour").write_text("x")
+    with pytest.raises(LayerError, match=r"/d/\.wh\.neighbour cannot be part of an image"):
+        write_tree(tmp_path, io.BytesIO().write, TreeOptions(upper=True))
+    write_tree(tmp_path, io.BytesIO().write, TreeOptions(upper=True, exclude=lambda path: path == b"d/.wh.neighbour"))
+    plain = io.BytesIO()
+    write_tree(tmp_path, plain.write, TreeOptions())
+    assert b"d/.wh.neighbour" in plain.getvalue()
