@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 from collections.abc import Iterator
@@ -154,22 +155,36 @@ def test_shims_of_a_settled_nursery_give_memory_back(tmp_path: Path) -> None:
         nursery.close()
 
 
+def waiting(pids: set[int]) -> set[int]:
+    """Those that have left the process that started them and run from their own copy."""
+    found = set()
+    for pid in pids:
+        with contextlib.suppress(OSError):
+            if os.statvfs(f"/proc/{pid}/exe").f_flag & os.ST_RDONLY:
+                found.add(pid)
+    return found
+
+
+def children_of(pid: int) -> set[int]:
+    return {int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()}
+
+
 @needs_x86_64
 def test_it_is_killed_during_its_rehearsal() -> None:
     """At any moment of it: nothing stays, and shims are started without it."""
     before = nursery_pids()
     mounts = Path("/proc/self/mountinfo").read_text()
-    for delay in range(6):
+    space = os.readlink("/proc/self/ns/mnt")
+    for number in range(6):
         nursery = shimclient.Nursery()
         nursery.start()
-        eventually(lambda: len(nursery_pids() - before) == 1)
-        pid = (nursery_pids() - before).pop()
-        space = os.readlink("/proc/self/ns/mnt")
-        eventually(lambda pid=pid, space=space: os.readlink(f"/proc/{pid}/ns/mnt") != space)  # type: ignore[misc]
-        children = {int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()}
-        if delay % 2:
-            eventually(lambda pid=pid: Path(f"/proc/{pid}/task/{pid}/children").read_text())  # type: ignore[misc]
-            children |= {int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()}
+        pid = eventually(lambda: next(iter(waiting(nursery_pids() - before)), 0))
+        while os.readlink(f"/proc/{pid}/ns/mnt") == space:  # no pause: it takes a tenth of a second
+            pass
+        while number % 2 and not children_of(pid) and os.readlink(f"/proc/{pid}/ns/mnt") != space:
+            pass
+        os.kill(pid, signal.SIGSTOP)
+        children = children_of(pid)
         os.kill(pid, signal.SIGKILL)
         nursery.close()
         eventually(lambda: not nursery_pids() - before)
