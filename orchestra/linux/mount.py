@@ -36,7 +36,7 @@ def clone_tree(path: str, *, recursive: bool, dir_fd: int = C.AT_FDCWD, follow: 
     the base is ours and the rest others': it is looked up below the base, by no symbolic link."""
     base, mark, rest = path.partition(OTHERS)
     if mark:
-        fd = _open_beneath(base or "/", rest)
+        fd = open_beneath(base or "/", rest)
         try:
             return clone_tree("", dir_fd=fd, recursive=recursive)
         finally:
@@ -51,7 +51,8 @@ def clone_tree(path: str, *, recursive: bool, dir_fd: int = C.AT_FDCWD, follow: 
     return calls.open_tree(dir_fd, path, flags)
 
 
-def _open_beneath(base: str, rest: str) -> int:
+def open_beneath(base: str, rest: str) -> int:
+    """A descriptor of ``rest`` below ``base``, by no symbolic link."""
     folder = os.open(base, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         return fs.open_inside(folder, rest, follow=False)

@@ -28,9 +28,10 @@ from orchestra.linux import pidfd as pidfds
 from orchestra.linux import userns
 from orchestra.linux.clone import clone
 from orchestra.record import record
-from orchestra.runtime import channel, hooks, init, mounts, namespaces, process, quick, quick_mounts, rootfs
+from orchestra.runtime import channel, hooks, init, mounts, namespaces, process, quick, quick_root, rootfs
 from orchestra.runtime import plan as plans
 from orchestra.runtime.cgroups import CgroupManager
+from orchestra.runtime.cgroups.base import Recipe
 from orchestra.runtime.plan import Plan
 from orchestra.runtime.problems import StepError
 
@@ -42,12 +43,14 @@ Warn = Callable[[str], None]
 @record
 class Options:
     """``listener`` is a listening SOCK_SEQPACKET unix socket on which the init waits for its start
-    instead of on ours (for a creator that does not stay). ``warn`` gets the named warnings."""
+    instead of on ours (for a creator that does not stay). ``warn`` gets the named warnings. ``files`` (mode
+    0600) may be made by the container's process, as that is the kernel's time; nobody relies on it."""
 
     pivot: bool = True
     new_keyring: bool = True
     preserve_fds: int = 0
     listener: int = -1
+    files: tuple[str, ...] = ()
     warn: Warn = lambda _text: None
 
 
@@ -160,7 +163,7 @@ class Pending:
         return self._end.fileno()
 
     def attach(self) -> None:
-        """Move the init into its cgroup, and say so. Waits for nothing else."""
+        """Move the init into its cgroup, and say so; a quick one does not wait for that, as it goes by itself."""
         if self._attached:
             return
         self._attached = True
@@ -168,7 +171,8 @@ class Pending:
             if self._cgroups is not None and not self._inside:
                 self._cgroups.attach(self.pid)
             self._protect()
-            channel.tell(self._end, "attached")
+            if not self.quick:
+                channel.tell(self._end, "attached")
         except BrokenPipeError:
             return  # it has failed: its message says why
         except OSError as problem:
@@ -180,14 +184,17 @@ class Pending:
     def _protect(self) -> None:
         """oom_score_adj, from outside: in a user namespace the process may not itself."""
         value = self.plan.process.oom_score_adj
-        if value is None:
+        if value is None or (self.quick and quick.scores(self.plan)):
             return
         try:
-            with open(f"/proc/{self.pid}/oom_score_adj", "wb", buffering=0) as file:
-                file.write(str(value).encode())
+            fd = os.open(f"/proc/{self.pid}/oom_score_adj", os.O_WRONLY | os.O_CLOEXEC)
+            try:
+                os.write(fd, str(value).encode())
+            finally:
+                os.close(fd)
         except PermissionError:
             self._options.warn(f"oomScoreAdj: this machine does not allow {value}")
-        except ProcessLookupError:
+        except (ProcessLookupError, FileNotFoundError):
             return
 
     def step(self) -> bool:
@@ -219,7 +226,7 @@ class Pending:
         _kill(self.pid, self.pidfd)
         os.close(self.pidfd)
         self.pidfd, again, self._again = -1, self._again, None
-        quick_mounts.give_up(self.plan)
+        quick_root.give_up(self.plan)
         other = again()
         self._old = self._end  # closed later: whoever polls it lets go of it first
         self._end, self.pid, self.pidfd = other._end, other.pid, other.pidfd
@@ -315,14 +322,16 @@ def prepare(
     stdio: tuple[int, int, int],
     cgroups: CgroupManager | None = None,
     options: Options | None = None,
+    recipe: Recipe | None = None,
 ) -> Prepared:
-    """All that can be done before the container's process exists."""
+    """All that can be done before the container's process exists. With a ``recipe`` the cgroup has not been
+    created: that is part of the launch."""
     options = options or Options()
     plan = plans.make(config, container_id=container_id, bundle=os.path.abspath(bundle), cgroups=cgroups)
     plan.pivot, plan.new_keyring, plan.preserve_fds = options.pivot, options.new_keyring, options.preserve_fds
     for warning in plan.warnings:
         options.warn(warning)
-    return Prepared(plan, options, cgroups, stdio)
+    return Prepared(plan, options, cgroups, stdio, recipe)
 
 
 class Prepared:
@@ -330,51 +339,48 @@ class Prepared:
     clone both sides copy each page of memory that they touch, and a burst of clones shares that cost."""
 
     def __init__(
-        self, plan: Plan, options: Options, cgroups: CgroupManager | None, stdio: tuple[int, int, int]
+        self,
+        plan: Plan,
+        options: Options,
+        cgroups: CgroupManager | None,
+        stdio: tuple[int, int, int],
+        recipe: Recipe | None = None,
     ) -> None:
-        self.plan, self.options, self.cgroups, self.stdio = plan, options, cgroups, stdio
+        self.plan, self.options, self.cgroups, self.stdio, self.recipe = plan, options, cgroups, stdio, recipe
 
     def launch(self, *, careful: bool = False) -> Pending:
         """Clone; ``stdio`` may be closed when it is created. ``careful``: not by a program of system calls."""
         plan, cgroups = self.plan, self.cgroups
+        quickly = not careful and self.options.listener < 0 and quick.fits(plan)
+        if quickly and self.recipe is not None:
+            plan.joins = self.recipe.folders()
+            pending = self._quickly(None)
+            if pending:
+                return pending
+            quickly = False
+        self._make_cgroup()
         by_itself = not plan.namespaces.needs_middle and not plan.namespaces.own("user")
-        inherited = init.Inherited(None, self.stdio, self.options.listener)  # type: ignore[arg-type]
         try:
             group = cgroups.fds_for_clone() if cgroups is not None else None
         except OSError as problem:
             raise StepError.of("open the cgroup", problem) from None
-        if cgroups is not None and group is None and by_itself:
-            plan.joins = cgroups.dirs()
         try:
-            pending = None if careful else self._quickly(group)
-        except BaseException:
-            close_all(group)
-            raise
-        if pending:
-            close_all(group)
-            return pending
-        ours, theirs = channel.pair()
-        inherited.end = theirs
-        try:
-            pid, pidfd = _clone(plan, inherited, ours, group)
-        except OSError as problem:
-            ours.close()
-            raise StepError.of("make the container's process", problem) from None
-        except BaseException:
-            ours.close()
-            raise
+            plan.joins = cgroups.dirs() if cgroups is not None and group is None and by_itself else []
+            pending = self._quickly(group) if quickly else None
+            return pending or self._carefully(group)
         finally:
-            theirs.close()
-            close_all(group, *inherited.joins.values(), *inherited.trees.values())
-        inside = group is not None or bool(plan.joins)
-        return Pending(plan, self.options, cgroups, ours, pid, pidfd, inside=inside)
+            close_all(group)
+
+    def _make_cgroup(self) -> None:
+        recipe, self.recipe = self.recipe, None
+        if recipe is not None:
+            for warning in recipe.make():
+                self.options.warn(warning)
 
     def _quickly(self, group: int | None) -> Pending | None:
         """As a program of system calls; None where that cannot be."""
         plan, options = self.plan, self.options
-        if options.listener >= 0 or not quick.fits(plan):
-            return None
-        made = quick.make(plan, self.stdio)
+        made = quick.make(plan, self.stdio, self.recipe, options.files)
         if made is None:
             return None
         program, values = made
@@ -384,28 +390,48 @@ class Prepared:
             values.close()
             raise
         try:
-            pid, pidfd = program.run(
-                values, theirs.fileno(), plan.namespaces.clone_flags() & C.CLONE_NEWPID, cgroup_fd=group
-            )
+            flags = plan.namespaces.clone_flags() & C.CLONE_NEWPID
+            pid, pidfd = program.run(values, ours.fileno(), theirs.fileno(), flags, cgroup_fd=group)
         except OSError:
             ours.close()
-            quick_mounts.give_up(plan)
+            quick_root.give_up(plan)
             return None
         except BaseException:
             ours.close()
             raise
         finally:
             theirs.close()
+        again = functools.partial(self.launch, careful=True)
+        return self._pending(ours, pid, pidfd, group, program.steps, again)
+
+    def _carefully(self, group: int | None) -> Pending:
+        ours, theirs = channel.pair()
+        inherited = init.Inherited(theirs, self.stdio, self.options.listener)
+        try:
+            pid, pidfd = _clone(self.plan, inherited, ours, group)
+        except OSError as problem:
+            ours.close()
+            raise StepError.of("make the container's process", problem) from None
+        except BaseException:
+            ours.close()
+            raise
+        finally:
+            theirs.close()
+            close_all(*inherited.joins.values(), *inherited.trees.values())
+        return self._pending(ours, pid, pidfd, group, None, None)
+
+    def _pending(
+        self,
+        ours: socket.socket,
+        pid: int,
+        pidfd: int,
+        group: int | None,
+        steps: list[str] | None,
+        again: Callable[[], Pending] | None,
+    ) -> Pending:
+        inside = group is not None or bool(self.plan.joins)
         return Pending(
-            plan,
-            options,
-            self.cgroups,
-            ours,
-            pid,
-            pidfd,
-            inside=group is not None or bool(plan.joins),
-            steps=program.steps,
-            again=functools.partial(self.launch, careful=True),
+            self.plan, self.options, self.cgroups, ours, pid, pidfd, inside=inside, steps=steps, again=again
         )
 
 

@@ -282,7 +282,7 @@ def _quickly(program: Process, target: Target, flags: int, stdio: tuple[int, int
         again.close()
         raise
     try:
-        middle, middle_fd = made[0].run(made[1], theirs.fileno(), cgroup_fd=target.cgroup_fd)
+        middle, middle_fd = made[0].run(made[1], ours.fileno(), theirs.fileno(), cgroup_fd=target.cgroup_fd)
     except BaseException as problem:
         ours.close()
         again.close()

@@ -29,6 +29,11 @@ _CHUNK = 1 << 30
 Buffer = bytes | bytearray | memoryview
 
 
+def files_of(path: str) -> tuple[str, str]:
+    """The log's data and index."""
+    return path, f"{path}.idx"
+
+
 class Writer:
     """``max_size`` 0 means no limit; ``max_file`` counts the present file too. ``dropped`` is the
     number of bytes lost to write errors."""
@@ -89,8 +94,9 @@ class Writer:
     def _open(self) -> None:
         flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
         self.close()
-        self._data = os.open(self.path, flags, 0o600)
-        self._index = os.open(f"{self.path}.idx", flags, 0o600)
+        data, index = files_of(self.path)
+        self._data = os.open(data, flags, 0o600)
+        self._index = os.open(index, flags, 0o600)
         self._size = os.fstat(self._data).st_size
         self._mend()
         self._ends_line = not self._size or os.pread(self._data, 1, self._size - 1) == b"\n"

@@ -218,7 +218,8 @@ def _unlike(mount: Mount, directory: bool) -> StepError:
     return StepError(mount.describe(), errno.ENOTDIR, mount.source, text)
 
 
-def set_bind_attributes(words: Words, tree: int) -> None:
+def bind_attributes(words: Words) -> list[tuple[int, int, bool]]:
+    """(set, clear, recursive) of each change."""
     set_, clear = mountoptions.attributes(words.flags)
     # "rw" never takes the protection off a read-only source; the others are cleared on the user's word
     for flag, attribute in (
@@ -228,10 +229,13 @@ def set_bind_attributes(words: Words, tree: int) -> None:
     ):
         if words.cleared & flag:
             clear |= attribute
-    if set_ or clear:
-        mounting.set_attributes(tree, set_=set_, clear=clear)
-    if words.recursive_set or words.recursive_clear:
-        mounting.set_attributes(tree, set_=words.recursive_set, clear=words.recursive_clear, recursive=True)
+    changes = ((set_, clear, False), (words.recursive_set, words.recursive_clear, True))
+    return [change for change in changes if change[0] or change[1]]
+
+
+def set_bind_attributes(words: Words, tree: int) -> None:
+    for set_, clear, recursive in bind_attributes(words):
+        mounting.set_attributes(tree, set_=set_, clear=clear, recursive=recursive)
 
 
 def propagate(words: Words, fd: int) -> None:
@@ -378,6 +382,11 @@ def _mount_by_numbers(source: str, target: int, flags: int, data: list[str]) -> 
 
 def overlay_tree(data: list[str], flags: int) -> int:
     """A detached overlay of any number of layers (kernel 6.8: one ``lowerdir+`` each)."""
+    return mounting.filesystem("overlay", overlay_options(data), mountoptions.attributes(flags)[0])
+
+
+def overlay_options(data: list[str]) -> list[tuple[str, str | None]]:
+    """With one ``lowerdir+`` for each layer."""
     options: list[tuple[str, str | None]] = [("source", "overlay")]
     for word in data:
         key, separator, value = word.partition("=")
@@ -385,7 +394,7 @@ def overlay_tree(data: list[str], flags: int) -> int:
             options += [("lowerdir+", layer) for layer in split_layers(value)]
         else:
             options.append((key, value if separator else None))
-    return mounting.filesystem("overlay", options, mountoptions.attributes(flags)[0])
+    return options
 
 
 def split_layers(text: str) -> list[str]:

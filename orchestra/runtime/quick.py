@@ -13,19 +13,26 @@ Most containers of a project differ in names, paths and descriptors only. So a s
 from __future__ import annotations
 
 import errno
+import functools
 import os
 import signal
 import struct
+from collections.abc import Sequence
 
 from orchestra.linux import calls
 from orchestra.linux import constants as C
 from orchestra.linux.program import CHANNEL, HANDLER, NR, ROOM, Program, Slot, Values, available
-from orchestra.runtime import namespaces, quick_covers, quick_mounts, quick_process
+from orchestra.runtime import namespaces, quick_covers, quick_mounts, quick_process, quick_root
+from orchestra.runtime.cgroups import files as files_of_cgroups
+from orchestra.runtime.cgroups.base import Recipe
 from orchestra.runtime.plan import Plan, sysctl_path
 from orchestra.runtime.problems import StepError
+from orchestra.runtime.quick_cgroups import Groups
+from orchestra.runtime.quick_root import Maker, Root
 
 _WAITING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
 _SA_RESTORER = 0x04000000
+_NO_FILE = (errno.ENOENT, errno.ENOSPC, errno.EDQUOT)  # for the parent to see
 _KEPT = 32
 _programs: dict[object, Program] = {}
 
@@ -50,29 +57,43 @@ def fits(plan: Plan) -> bool:
 
 
 class Given:
-    """What one container has of its own; ``shape`` is everything else that its calls depend on."""
+    """What one container has of its own; ``shape`` is everything else that its calls depend on. ``files`` are made
+    (or left alone) by the program."""
 
     def __init__(
-        self, values: Values, plan: Plan, stdio: tuple[int, int, int], root: int, host_proc: int
+        self,
+        values: Values,
+        plan: Plan,
+        stdio: tuple[int, int, int],
+        recipe: Recipe | None,
+        files: Sequence[str],
     ) -> None:
         self.stdio = [values.fd(fd) for fd in stdio]
-        self.root, self.proc = values.fd(root), values.fd(host_proc)
-        self.place = values.text(os.fsencode(plan.root))
+        home = quick_process.has_home(plan.process)
+        self.root = Root(values, plan, looks=not home or quick_mounts.looks(plan))
+        self.proc = values.fd(_host_proc(), own=True) if plan.sysctls else None
         self.names = [
             (number, values.text(name.encode()), len(name.encode()))
             for number, name in ((NR.sethostname, plan.hostname), (NR.setdomainname, plan.domainname))
             if name
         ]
         self.joined = [(namespaces.FLAGS[kind], fd) for kind, fd in _joined(values, plan)]
-        self.groups = [values.text(os.fsencode(_membership(folder))) for folder in plan.joins]
-        self.mounts = quick_mounts.gather(values, plan, root)
-        self.program = quick_process.gather(values, plan, root, stdio)
+        self.groups = Groups(values, recipe, plan.joins, plan.cgroup_places)
+        self.files = [values.text(os.fsencode(file)) for file in files]
+        self.score = str(plan.process.oom_score_adj) if scores(plan) else ""
+        self.mounts = quick_mounts.gather(values, plan, self.root, self.groups.names)
+        self.directory = quick_process.directory(plan)
+        self.program = quick_process.Given(values, plan.process, self.root.tree, stdio)
         self.shape = (
             frozenset(plan.namespaces.new),
             tuple(flag for flag, _ in self.joined),
             plan.propagation,
             tuple((number, size) for number, _, size in self.names),
-            len(self.groups),
+            self.root.shape(),
+            self.groups.shape(),
+            len(self.files),
+            self.score,
+            self.directory,
             tuple(plan.sysctls.items()),
             plan.root_readonly,
             plan.new_keyring,
@@ -81,25 +102,35 @@ class Given:
         )
 
 
-def make(plan: Plan, stdio: tuple[int, int, int]) -> tuple[Program, Values] | None:
-    """The program, with all it needs opened. None where something is in the way."""
+def make(
+    plan: Plan, stdio: tuple[int, int, int], recipe: Recipe | None = None, files: Sequence[str] = ()
+) -> tuple[Program, Values] | None:
+    """The program, with all it needs opened; ``stdio`` stays open until it runs. With a ``recipe`` it makes the
+    cgroups ``plan.joins``. None where something is in the way."""
     values = Values()
-    root = host_proc = -1
     try:
-        root = quick_mounts.root_tree(plan)
-        host_proc = _host_proc()
-        given = Given(values, plan, stdio, root, host_proc)
+        given = Given(values, plan, stdio, recipe, files)
         return _program(plan, given, len(values)), values
     except BaseException as problem:
         values.close()
         if not isinstance(problem, OSError | StepError | ValueError):
             raise
-    finally:
-        for fd in (root, host_proc):
-            if fd >= 0:
-                os.close(fd)
-    quick_mounts.give_up(plan)
+    quick_root.give_up(plan)
     return None
+
+
+def scores(plan: Plan) -> bool:
+    """Whether the program sets its oom_score_adj by itself: to raise it takes no rights."""
+    wanted = plan.process.oom_score_adj
+    return wanted is not None and wanted >= _own_score()
+
+
+@functools.cache
+def _own_score() -> int:
+    try:
+        return int(files_of_cgroups.read("/proc/self/oom_score_adj"))
+    except (OSError, ValueError):
+        return 1000
 
 
 def _program(plan: Plan, given: Given, count: int) -> Program:
@@ -123,35 +154,31 @@ def _host_proc() -> int:
 
 def _joined(values: Values, plan: Plan) -> list[tuple[str, Slot]]:
     opened = namespaces.open_all(plan.namespaces.joined)
-    try:
-        return [(kind, values.fd(opened[kind])) for kind in sorted(opened)]
-    finally:
-        for fd in opened.values():
-            os.close(fd)
-
-
-def _membership(folder: str) -> str:
-    """The file that ``cgroups.files.join`` writes to."""
-    tasks = f"{folder}/tasks"
-    return tasks if os.path.exists(tasks) else f"{folder}/cgroup.procs"
+    return [(kind, values.fd(opened[kind], own=True)) for kind in sorted(opened)]
 
 
 def _write(program: Program, plan: Plan, given: Given) -> None:
-    _begin(program, plan, given)
-    program.call(NR.move_mount, given.root, b"", C.AT_FDCWD, given.place, C.MOVE_MOUNT_F_EMPTY_PATH)
+    _begin(program, given)
+    groups = given.groups.make(program)
+    trees = quick_mounts.trees(program, given.mounts, groups)
+    root = given.root.write(program)
+    maker = Maker(program, root)
+    quick_mounts.points(maker, given.mounts)
+    if given.directory:
+        maker.make(given.directory)
+    _leave(program, plan, given)
+    program.call(NR.move_mount, root, b"", C.AT_FDCWD, given.root.place, C.MOVE_MOUNT_F_EMPTY_PATH)
     for number, name, size in given.names:
         program.call(number, name, size)
-    quick_mounts.write(program, plan, given.root, given.mounts)
-    for group in given.groups:
-        file = program.call(NR.openat, C.AT_FDCWD, group, os.O_WRONLY | os.O_CLOEXEC, 0, keep=True)
-        program.call(NR.write, file, b"0", 1)
-    quick_covers.cover(program, plan, given.root)
-    for key, value in plan.sysctls.items():
-        _sysctl(program, given.proc, sysctl_path(key), value)
+    quick_mounts.write(program, plan, root, given.mounts, trees)
+    given.groups.join(program, groups)
+    quick_covers.cover(program, plan, root)
+    if given.proc is not None:
+        for key, value in plan.sysctls.items():
+            _sysctl(program, given.proc, sysctl_path(key), value)
     if plan.root_readonly:
-        program.set_attributes(given.root, set_=C.MOUNT_ATTR_RDONLY)
-    _pivot(program, given.root)
-    program.call(NR.read, CHANNEL, ROOM, 64, answered=True)  # "attached"
+        program.set_attributes(root, set_=C.MOUNT_ATTR_RDONLY)
+    _pivot(program, root)
     if "cgroup" in plan.namespaces.new:
         program.call(NR.unshare, C.CLONE_NEWCGROUP)
     if plan.new_keyring:
@@ -161,13 +188,24 @@ def _write(program: Program, plan: Plan, given: Given) -> None:
     quick_process.launch(program, plan.process, given.program)
 
 
-def _begin(program: Program, plan: Plan, given: Given) -> None:
-    """Session, signals, descriptors, namespaces."""
+def _begin(program: Program, given: Given) -> None:
+    """Session, signals, descriptors, what is done in the parent's mount namespace."""
     program.call(NR.setsid)
     quick_process.forget_signals(program)
     for index, fd in enumerate(given.stdio):
         program.call(NR.dup2, fd, index)
     program.call(NR.umask, 0)
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
+    for path in given.files:
+        program.call(NR.openat, C.AT_FDCWD, path, flags, 0o600, soft=_NO_FILE)
+    if given.score:
+        place, score = b"/proc/self/oom_score_adj", given.score.encode()
+        file = program.call(NR.openat, C.AT_FDCWD, place, os.O_WRONLY | os.O_CLOEXEC, 0, keep=program.spare())
+        program.call(NR.write, file, score, len(score))
+
+
+def _leave(program: Program, plan: Plan, given: Given) -> None:
+    """Into the container's namespaces."""
     flags = plan.namespaces.clone_flags() & ~C.CLONE_NEWPID
     if flags:
         program.call(NR.unshare, flags)

@@ -36,11 +36,7 @@ class _Given:
         self.stdio = [values.fd(fd) for fd in stdio]
         self.target = values.fd(pidfd)
         reader, writer = os.pipe2(os.O_CLOEXEC)
-        try:
-            self.go, self.told = values.fd(reader), values.fd(writer)
-        finally:
-            os.close(reader)
-            os.close(writer)
+        self.go, self.told = values.fd(reader, own=True), values.fd(writer, own=True)
         # the unified tree is joined before it enters: from within a cgroup namespace it cannot be
         here = [folder for folder in groups if not os.path.exists(f"{folder}/tasks")]
         self.here = [values.text(os.fsencode(f"{folder}/cgroup.procs")) for folder in here]

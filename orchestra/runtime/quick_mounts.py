@@ -1,9 +1,9 @@
 """Mounts and devices of a quick start: what ``mounts``, ``cgroupmount``, ``devices`` and ``rootfs`` do in the
 container's init, as calls of a program (see ``quick``).
 
-The root and the sources of bind mounts are detached trees that the parent makes; it also makes the missing
-mount points, in the root before anything is mounted there. The targets are opened by the new process. No
-target is reached across another mount: so none is inside /proc, and none outside of the root.
+The sources of bind mounts become detached trees while the new process is still in the parent's mount namespace;
+the missing mount points are made in the root before anything is mounted there. No target is reached across
+another mount: so none is inside /proc, and none outside of the root.
 """
 
 from __future__ import annotations
@@ -11,20 +11,17 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from contextlib import suppress
 
 from orchestra.linux import constants as C
-from orchestra.linux import fs
 from orchestra.linux import mount as mounting
 from orchestra.linux.program import NR, Program, Slot, Values
-from orchestra.runtime import defaults, devices, mountoptions, mounts
+from orchestra.runtime import defaults, devices, mountoptions, mounts, quick_root
 from orchestra.runtime.mounts import Mount
 from orchestra.runtime.plan import Plan
 from orchestra.runtime.quick_covers import tmpfs
+from orchestra.runtime.quick_root import IN_ROOT, Maker, Root
 
-_IN_ROOT = C.RESOLVE_IN_ROOT | C.RESOLVE_NO_MAGICLINKS
 _STRAIGHT = C.RESOLVE_BENEATH | C.RESOLVE_NO_XDEV | C.RESOLVE_NO_SYMLINKS | C.RESOLVE_NO_MAGICLINKS
-_OPTION_MAX = 255
 _FOLDER = os.O_PATH | os.O_DIRECTORY
 
 
@@ -36,7 +33,7 @@ def fits(plan: Plan) -> bool:
         and all(_usual(mount) for mount in plan.mounts)
         and any(mount.destination == "/dev" and mount.fstype == "tmpfs" for mount in plan.mounts)
         and all(os.path.dirname(device.path) == "/dev" for device in plan.devices)
-        and (plan.root_mount is None or _usual_root(plan.root_mount))
+        and quick_root.fits(plan.root_mount)
     )
 
 
@@ -50,91 +47,63 @@ def _usual(mount: Mount) -> bool:
         or (not mount.bind and (words.propagation or words.recursive_set or mount.fstype == "overlay"))
         or mount.destination == "/"
         or mount.destination.startswith("/proc/")
+        or (
+            mount.destination == "/proc" and (mount.bind or mount.fstype != "proc")
+        )  # its source is to be looked at
     )
 
 
-def _usual_root(mount: Mount) -> bool:
-    return mount.fstype == "overlay" and not mount.shifted and not mount.words.propagation
+def looks(plan: Plan) -> bool:
+    """Whether the parent must look into the root: for the mode of a directory that a tmpfs covers."""
+    return any(_takes_mode(mount) for mount in plan.mounts)
 
 
-def root_tree(plan: Plan) -> int:
-    """The root, not mounted anywhere yet."""
-    overlay = plan.root_mount
-    if overlay is not None:
-        try:
-            return mounts.overlay_tree(overlay.words.data, overlay.words.flags)
-        except OSError as problem:
-            if problem.errno != errno.EINVAL:
-                raise
-        return _overlay_by_descriptors(overlay)  # a kernel without lowerdir+
-    tree = mounting.clone_tree(plan.root, recursive=True)
-    mounting.set_attributes(tree, propagation=C.MS_PRIVATE, recursive=True)
-    return tree
-
-
-def _overlay_by_descriptors(overlay: Mount) -> int:
-    """An option takes 255 bytes there: where that is too little, directories are opened and called by their
-    descriptors. What does not fit even so is for the careful way."""
-    opened: list[int] = []
-
-    def short(path: str) -> str:
-        opened.append(os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC))
-        return mounting.fd_path(opened[-1])
-
-    options: list[tuple[str, str | None]] = [("source", "overlay")]
-    try:
-        for word in overlay.words.data:
-            key, separator, value = word.partition("=")
-            if len(os.fsencode(value)) <= _OPTION_MAX:
-                pass
-            elif key == "lowerdir":
-                value = ":".join(short(layer) for layer in mounts.split_layers(value))
-            elif key in ("upperdir", "workdir"):
-                value = short(value)
-            options.append((key, value if separator else None))
-        return mounting.filesystem("overlay", options, mountoptions.attributes(overlay.words.flags)[0])
-    finally:
-        for fd in opened:
-            os.close(fd)
+def _takes_mode(mount: Mount) -> bool:
+    return mount.fstype == "tmpfs" and not any(word.startswith("mode=") for word in mount.words.data)
 
 
 class Placed:
     """A mount, its values and where it goes. ``above`` is the destination of the innermost mount around it, or
-    ''. ``things`` are, by kind, the options of a filesystem, the tree of a bind mount, the (names and) places
-    of cgroups."""
+    ''. ``things`` are the options of a filesystem, or the source of a bind mount: a path, or (``opened``) a
+    descriptor. ``names`` are those of version 1 cgroups."""
 
-    __slots__ = ("above", "directory", "mount", "names", "things")
+    __slots__ = ("above", "directory", "mount", "names", "opened", "things")
 
     def __init__(self, mount: Mount, above: str) -> None:
         self.mount = mount
         self.above = above
         self.directory = True
+        self.opened = False
         self.names: tuple[str, ...] = ()
         self.things: list[Slot] = []
 
     def shape(self) -> object:
         mount, words = self.mount, self.mount.words
+        if mount.bind:
+            changes = (words.cleared, words.recursive_set, words.recursive_clear, tuple(words.propagation))
+            return mount.destination, words.flags, self.above, self.directory, self.opened, changes
         return (
-            mount.destination, mount.fstype, "" if mount.bind else mount.source, words.flags, self.above,
-            self.directory, self.names, len(self.things),
+            mount.destination, mount.fstype, mount.source, words.flags, self.above, self.names, len(self.things)
         )  # fmt: skip
 
 
-def gather(values: Values, plan: Plan, root: int) -> list[Placed]:
-    """Open and make what the mounts need; ``root`` is the parent's descriptor of the root."""
+def gather(values: Values, plan: Plan, root: Root, groups: list[str]) -> list[Placed]:
+    """What the mounts need; ``groups`` are the names of the version 1 cgroups that the program knows."""
     found: list[Placed] = []
+    around: list[str] = []
     for mount in plan.mounts:
-        around = (other.mount.destination for other in found)
-        inside = [place for place in around if mount.destination.startswith(place + "/")]
-        placed = Placed(mount, max(inside, key=len, default=""))
+        inside = [place for place in around if mount.destination.startswith(place)]
+        placed = Placed(mount, max(inside, key=len)[:-1] if inside else "")
+        around.append(mount.destination + "/")
         found.append(placed)
-        if is_cgroup(mount):
-            _gather_cgroups(values, plan, placed)
-        elif mount.bind:
+        if mount.bind:
             _gather_bind(values, placed)
-        mode = 0 if placed.above else _ensure(root, placed)
-        if not mount.bind and not is_cgroup(mount):
-            _gather_options(values, placed, mode)
+        elif not is_cgroup(mount):
+            _gather_options(values, placed, root)
+        elif plan.cgroup_unified:
+            placed.things.append(values.text(os.fsencode(plan.cgroup_unified)))
+        else:
+            placed.names = tuple(groups)
     return found
 
 
@@ -142,41 +111,30 @@ def is_cgroup(mount: Mount) -> bool:
     return mount.fstype in ("cgroup", "cgroup2") and not mount.bind
 
 
-def _ensure(root: int, placed: Placed) -> int:
-    """Make the mount point; its mode."""
-    fd = fs.make_inside(root, placed.mount.destination, directory=placed.directory)
-    try:
-        return stat.S_IMODE(os.fstat(fd).st_mode)
-    finally:
-        os.close(fd)
-
-
-def _gather_options(values: Values, placed: Placed, mode: int) -> None:
-    data = list(placed.mount.words.data)
-    if placed.mount.fstype == "tmpfs" and mode and not any(word.startswith("mode=") for word in data):
-        data.append(f"mode={mode:o}")
+def _gather_options(values: Values, placed: Placed, root: Root) -> None:
+    data = placed.mount.words.data
+    if placed.above != "/dev" and _takes_mode(placed.mount):
+        if placed.above:
+            raise ValueError("a tmpfs over a directory of another mount")
+        mode = root.mode(placed.mount.destination)
+        data = data if mode is None else [*data, f"mode={mode:o}"]
     if data:
         placed.things.append(values.text(os.fsencode(",".join(data))))
 
 
 def _gather_bind(values: Values, placed: Placed) -> None:
-    tree = mounts.open_source(placed.mount)
-    try:
-        placed.directory = stat.S_ISDIR(os.fstat(tree).st_mode)
-        mounts.set_bind_attributes(placed.mount.words, tree)
-        mounts.propagate(placed.mount.words, tree)
-        placed.things.append(values.fd(tree))
-    finally:
-        os.close(tree)
-
-
-def _gather_cgroups(values: Values, plan: Plan, placed: Placed) -> None:
-    if plan.cgroup_unified:
-        placed.things.append(values.text(os.fsencode(plan.cgroup_unified)))
-        return
-    there = [(name, place) for name, place in plan.cgroup_places if os.path.isdir(place)]
-    placed.names = tuple(name for name, _ in there)
-    placed.things += [values.text(os.fsencode(place)) for _, place in there]
+    """Where others may change the path, it is opened here. That the source is a directory, or none, is only seen
+    here; where it has changed when it is mounted, the mount fails."""
+    source = placed.mount.source
+    base, mark, rest = source.partition(mounting.OTHERS)
+    if mark:
+        fd = mounting.open_beneath(base or "/", rest)
+        placed.opened = True
+        placed.things.append(values.fd(fd, own=True))
+        placed.directory = stat.S_ISDIR(os.fstat(fd).st_mode)
+    else:
+        placed.things.append(values.text(os.fsencode(source)))
+        placed.directory = stat.S_ISDIR(os.stat(source).st_mode)
 
 
 def shape(plan: Plan, placed: list[Placed]) -> object:
@@ -186,26 +144,56 @@ def shape(plan: Plan, placed: list[Placed]) -> object:
     )  # fmt: skip
 
 
-def give_up(plan: Plan) -> None:
-    """After a start that failed: an overlay that was mounted ``volatile`` is refused until its mark is taken
-    away (it stands for writes that may be lost when the machine fails)."""
-    words = plan.root_mount.words.data if plan.root_mount else []
-    if "volatile" in words:
-        for place in (word.removeprefix("workdir=") for word in words if word.startswith("workdir=")):
-            with suppress(OSError):
-                fs.remove_tree(f"{place}/work/incompat")
+def trees(program: Program, placed: list[Placed], groups: list[Slot]) -> dict[str, list[Slot]]:
+    """Detached trees by the destinations of their mounts: the sources of bind mounts (see ``mounts.open_source``),
+    and the cgroups of version 1, which ``groups`` are descriptors of. To be called in the parent's mount
+    namespace."""
+    found: dict[str, list[Slot]] = {}
+    flags = C.OPEN_TREE_CLONE | C.OPEN_TREE_CLOEXEC | C.AT_EMPTY_PATH
+    for one in placed:
+        if one.mount.bind:
+            found[one.mount.destination] = [_tree(program, one)]
+        elif one.names:
+            own = [program.call(NR.open_tree, group, b"", flags, keep=True) for group in groups]
+            found[one.mount.destination] = own
+    return found
 
 
-def write(program: Program, plan: Plan, inside: Slot, placed: list[Placed]) -> None:
-    """All mounts, in their order, and the devices."""
+def _tree(program: Program, placed: Placed) -> Slot:
+    words = placed.mount.words
+    flags = C.OPEN_TREE_CLONE | C.OPEN_TREE_CLOEXEC
+    flags |= C.AT_RECURSIVE if words.flags & C.MS_REC else 0
+    if placed.opened:
+        tree = program.call(NR.open_tree, placed.things[0], b"", flags | C.AT_EMPTY_PATH, keep=True)
+    else:
+        tree = program.call(NR.open_tree, C.AT_FDCWD, placed.things[0], flags, keep=True)
+    program.set_attributes(tree, C.AT_RECURSIVE, propagation=C.MS_SLAVE)
+    for set_, clear, recursive in mounts.bind_attributes(words):
+        program.set_attributes(tree, C.AT_RECURSIVE if recursive else 0, set_=set_, clear=clear)
+    for kind in words.propagation:
+        program.set_attributes(tree, C.AT_RECURSIVE if kind & C.MS_REC else 0, propagation=kind)
+    return tree
+
+
+def points(maker: Maker, placed: list[Placed]) -> None:
+    """The mount points that are not inside of another mount."""
+    for one in placed:
+        if not one.above:
+            maker.make(one.mount.destination, directory=one.directory)
+
+
+def write(
+    program: Program, plan: Plan, inside: Slot, placed: list[Placed], found: dict[str, list[Slot]]
+) -> None:
+    """All mounts, in their order, and the devices. ``found`` are their ``trees``."""
     done = _Places(program, inside)
     for one in placed:
         target = done.target(one)
         if is_cgroup(one.mount):
-            _cgroups(program, one, target, done)
+            _cgroups(program, one, target, done, found.get(one.mount.destination, []))
         elif one.mount.bind:
-            program.attach(one.things[0], target)
-            done.tops[one.mount.destination] = one.things[0]
+            tree = done.tops[one.mount.destination] = found[one.mount.destination][0]
+            program.attach(tree, target)
         else:
             _filesystem(program, one, target)
     _devices(program, plan, done)
@@ -217,17 +205,18 @@ class _Places:
     def __init__(self, program: Program, inside: Slot) -> None:
         self.program, self.inside = program, inside
         self.tops: dict[str, Slot] = {}
+        self.spare = program.spare()
 
     def target(self, placed: Placed) -> Slot:
         """The descriptor of a mount's target."""
         destination, above = placed.mount.destination, placed.above
         if not above:
-            flags = _IN_ROOT | C.RESOLVE_NO_XDEV
-            return self.program.open(self.inside, _relative(destination), os.O_PATH, flags)
+            flags = IN_ROOT | C.RESOLVE_NO_XDEV
+            return self.program.open(self.inside, _relative(destination), os.O_PATH, flags, keep=self.spare)
         rest = destination.removeprefix(above + "/")
         if above == "/dev":
             self._make(rest, placed.directory)
-        return self.program.open(self.top(above), rest.encode(), os.O_PATH, _STRAIGHT)
+        return self.program.open(self.top(above), rest.encode(), os.O_PATH, _STRAIGHT, keep=self.spare)
 
     def _make(self, name: str, directory: bool) -> None:
         """In a fresh /dev."""
@@ -244,7 +233,7 @@ class _Places:
         """What is mounted there, opened."""
         found = self.tops.get(destination)
         if found is None:
-            flags = _IN_ROOT | C.RESOLVE_NO_SYMLINKS
+            flags = IN_ROOT | C.RESOLVE_NO_SYMLINKS
             found = self.program.open(self.inside, _relative(destination), _FOLDER, flags)
             self.tops[destination] = found
         return found
@@ -261,28 +250,34 @@ def _filesystem(program: Program, placed: Placed, target: Slot) -> None:
     program.call(NR.mount, mount.source.encode(), b".", mount.fstype.encode(), mount.words.flags, data)
 
 
-def _cgroups(program: Program, placed: Placed, target: Slot, done: _Places) -> None:
+def _cgroups(program: Program, placed: Placed, target: Slot, done: _Places, own: list[Slot]) -> None:
     set_, clear = mountoptions.attributes(placed.mount.words.flags)
-    if placed.things and not placed.names:
-        _cgroup(program, placed.things[0], target, set_, clear)
+    if placed.things:
+        flags = C.OPEN_TREE_CLONE | C.OPEN_TREE_CLOEXEC
+        _cgroup(
+            program,
+            program.call(NR.open_tree, C.AT_FDCWD, placed.things[0], flags, keep=True),
+            target,
+            set_,
+            clear,
+        )
         return
     locked = C.MOUNT_ATTR_NOSUID | C.MOUNT_ATTR_NODEV | C.MOUNT_ATTR_NOEXEC
     tree = done.tops[placed.mount.destination] = tmpfs(
         program, [("mode", "755"), ("source", "tmpfs")], locked
     )
     program.attach(tree, target)
-    for name, place in zip(placed.names, placed.things, strict=True):
+    for name, group in zip(placed.names, own, strict=True):
         program.call(NR.mkdirat, tree, name.encode(), 0o755)
-        _cgroup(program, place, program.open(tree, name.encode(), os.O_PATH, _STRAIGHT), set_, clear)
+        below = program.open(tree, name.encode(), os.O_PATH, _STRAIGHT, keep=done.spare)
+        _cgroup(program, group, below, set_, clear)
         for word in name.split(",") if "," in name else ():
             program.call(NR.symlinkat, name.encode(), tree, word.encode())
     if set_ & C.MOUNT_ATTR_RDONLY:
         program.set_attributes(tree, set_=C.MOUNT_ATTR_RDONLY)
 
 
-def _cgroup(program: Program, place: Slot, target: Slot, set_: int, clear: int) -> None:
-    flags = C.OPEN_TREE_CLONE | C.OPEN_TREE_CLOEXEC
-    tree = program.call(NR.open_tree, C.AT_FDCWD, place, flags, keep=True)
+def _cgroup(program: Program, tree: Slot, target: Slot, set_: int, clear: int) -> None:
     program.set_attributes(tree, set_=set_, clear=clear, propagation=C.MS_PRIVATE)
     program.attach(tree, target)
 

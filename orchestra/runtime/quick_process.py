@@ -9,7 +9,7 @@ import os
 import stat
 import struct
 
-from orchestra.linux import calls, caps, fs
+from orchestra.linux import calls, caps
 from orchestra.linux import constants as C
 from orchestra.linux.program import CHANNEL, NR, Program, Values
 from orchestra.runtime import process as processes
@@ -57,14 +57,11 @@ class Given:
         )
 
 
-def gather(values: Values, plan: Plan, root: int, stdio: tuple[int, int, int]) -> Given:
-    """Also makes a missing working directory, unless a mount lies above it. ``root`` is the parent's descriptor
-    of the root."""
+def directory(plan: Plan) -> str:
+    """The working directory that is made in the root where it is missing; '' where a mount lies above it."""
     path = os.path.normpath(plan.process.cwd)
     places = [mount.destination for mount in plan.mounts]
-    if not any(path == place or path.startswith(place + "/") for place in places):
-        os.close(fs.make_inside(root, path))
-    return Given(values, plan.process, root, stdio)
+    return "" if any(path == place or path.startswith(place + "/") for place in places) else path
 
 
 def shape(process: Process, given: Given) -> object:

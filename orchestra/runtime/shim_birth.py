@@ -14,6 +14,7 @@ from typing import Any
 
 from orchestra.linux import procfs
 from orchestra.runtime.cgroups import manager
+from orchestra.runtime.cgroups.base import Recipe
 from orchestra.runtime.create import Options, Pending, Prepared, prepare
 from orchestra.runtime.exec import PendingExec, exec_begin
 from orchestra.runtime.shim_container import Container
@@ -53,6 +54,8 @@ class Birth:
         try:
             self._pending = prepared.launch()
             self.pid = self._pending.pid
+            if not self._pending.quick:
+                self.container.open_log()
         except Exception as problem:
             self._failed(problem)
 
@@ -72,8 +75,7 @@ class Birth:
         process = config.get("process") or {}
         container.state["tty"] = bool(process.get("terminal"))
         inherit(process, self.open_files)
-        self._cgroup(config)
-        container.open_log()
+        recipe = self._cgroup(config)
         if container.state["tty"]:
             given = null_stdio()
         else:
@@ -85,18 +87,20 @@ class Birth:
             bundle=container.bundle,
             stdio=(given[0], given[1], given[2]),
             cgroups=container.cgroup,
-            options=Options(warn=container.state["warnings"].append),
+            options=Options(warn=container.state["warnings"].append, files=container.log_files()),
+            recipe=recipe,
         )
 
     def _step(self, _mask: int) -> None:
         assert self._pending
-        number = self._pending.fileno()
+        container, number = self.container, self._pending.fileno()
         try:
             done = self._pending.step()
             if self._pending.fileno() != number:
-                self.container.loop.drop(number)
-                self.container.loop.add(self._pending.fileno(), READ, self._step)
+                container.loop.drop(number)
+                container.loop.add(self._pending.fileno(), READ, self._step)
                 self.pid = self._pending.pid
+                container.open_log()  # before it may say anything
             if done:
                 self._complete(self._pending)
         except Exception as problem:
@@ -109,6 +113,7 @@ class Birth:
         close(self._stdio)
         self._stdio = ()
         container.created = created
+        container.open_log()
         if created.master >= 0:
             container.stdio.terminal(created.master)
             container.keeper.keep(container.id, created.master)
@@ -117,15 +122,21 @@ class Birth:
         self._pending = None
         self.over(None)
 
-    def _cgroup(self, config: Config) -> None:
+    def _cgroup(self, config: Config) -> Recipe | None:
+        """Made, or the recipe for it. The path is on disk before: whoever finds it after a crash knows what to
+        remove."""
         container = self.container
         linux = config.get("linux") or {}
         path = container.state.get("cgroup") or linux.get("cgroupsPath")
         if not path:
-            return
+            return None
+        resources = linux.get("resources") or {}
         container.cgroup = manager(path, container.mode)
-        container.save(cgroup=path)  # before it exists: whoever finds this after a crash knows what to remove
-        container.state["warnings"] += container.cgroup.create(linux.get("resources") or {})
+        container.save(cgroup=path)
+        recipe = container.cgroup.recipe(resources)
+        if recipe is None:
+            container.state["warnings"] += container.cgroup.create(resources)
+        return recipe
 
     def _failed(self, problem: BaseException) -> None:
         """Undo all. ``Pending`` has killed its process already when the error is its own."""

@@ -18,7 +18,7 @@ from orchestra.linux import pidfd as pidfds
 from orchestra.linux import procfs
 from orchestra.runtime import shim_state as states
 from orchestra.runtime.cgroups import CgroupManager, Mode, manager
-from orchestra.runtime.logfile import Writer
+from orchestra.runtime.logfile import Writer, files_of
 from orchestra.runtime.shim_errors import StateError
 from orchestra.runtime.shim_keeper import Keeper
 from orchestra.runtime.shim_loop import READ, Loop
@@ -88,9 +88,17 @@ class Container:
 
     # Birth
 
-    def open_log(self) -> None:
+    def _log(self) -> dict[str, Any]:
         log = self.state.get("log") or {}
-        if log.get("path") and log.get("driver", "local") != "none":
+        return log if log.get("path") and log.get("driver", "local") != "none" else {}
+
+    def log_files(self) -> tuple[str, ...]:
+        return files_of(self._log()["path"]) if self._log() else ()
+
+    def open_log(self) -> None:
+        """Once, before anything is read that the container says."""
+        log = self._log()
+        if log and self.stdio.writer is None:
             self.stdio.writer = Writer(
                 log["path"], max_size=int(log.get("max_size") or 0), max_file=int(log.get("max_file") or 1)
             )

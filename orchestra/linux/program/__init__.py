@@ -4,14 +4,14 @@ A child forked from Python costs milliseconds: its page tables, each page that e
 afterwards, and the interpreter's own work. What a container's init does before execve is a list of some
 two hundred system calls that is known beforehand. So it is written down as data behind three hundred bytes
 of machine code (``stub.S``), as a static program in a sealed memfd. A ``Program`` is made once for all
-containers of one kind; what differs between them are ``Values``::
+containers of one kind; what differs between them are ``Values``, which it reads from its channel::
 
     values = Values()
     folder, name = values.fd(descriptor), values.text(b"etc/hosts")
-    program = Program()
+    program = Program(len(values))
     target = program.open(folder, name, os.O_PATH, resolve)
     program.attach(tree, target)
-    pid, pidfd = program.run(values, channel, flags)
+    pid, pidfd = program.run(values, ours, theirs, flags)  # the ends of a SOCK_SEQPACKET pair
 
 An argument is a number, ``bytes`` (the address of a copy, ended by NUL) or a ``Slot``: one of the values or
 what an earlier call gave. A call that fails ends the process after 12 bytes on the channel (``failure``). It
@@ -57,6 +57,7 @@ class Program:
         self._operations: list[bytes] = []
         self._data = bytearray()
         self._texts: dict[bytes, int] = {}
+        self._given = given
         self._next = FIRST + given
         self._image: birth.Image | None = None
 
@@ -115,8 +116,12 @@ class Program:
             raise ValueError("a program of too many results")
         return self._next - 1
 
+    def spare(self) -> Slot:
+        """A slot for results that are soon of no use: to be given as ``keep`` again and again."""
+        return Slot(self._slot(True))
+
     def __len__(self) -> int:
-        return len(self._operations)
+        return len(self.steps)
 
     # The calls that stand in it most often
 
@@ -131,13 +136,14 @@ class Program:
         flags: int,
         resolve: int,
         *,
+        keep: bool | Slot = True,
         soft: tuple[int, ...] = (),
         skip: int = 0,
+        jump: int = 0,
     ) -> Slot:
         """openat2 within ``folder``."""
-        return self.call(
-            NR.openat2, folder, path, self.how(flags, resolve), 24, keep=True, soft=soft, skip=skip
-        )
+        how = self.how(flags, resolve)
+        return self.call(NR.openat2, folder, path, how, 24, keep=keep, soft=soft, skip=skip, jump=jump)
 
     def attach(self, tree: int | Slot, target: int | Slot) -> None:
         """move_mount of one descriptor onto another."""
@@ -152,25 +158,25 @@ class Program:
         self.call(NR.mount_setattr, tree, b"", C.AT_EMPTY_PATH | flags, attributes, 32)
 
     def run(
-        self, values: Values, channel: int, flags: int = 0, *, cgroup_fd: int | None = None
+        self, values: Values, ours: int, theirs: int, flags: int = 0, *, cgroup_fd: int | None = None
     ) -> tuple[int, int]:
-        """(pid, pidfd) of a new process that carries it out. ``flags`` are CLONE_NEW…; ``cgroup_fd`` is the
-        directory of the cgroup (version 2) it begins in. Returns once the new program is in place; ``values``
-        are closed in any case. ``OSError`` when there is no such process."""
+        """(pid, pidfd) of a new process that carries it out. Its channel is ``theirs``; what waits there must be
+        for it. ``flags`` are CLONE_NEW…; ``cgroup_fd`` is the directory of the cgroup (version 2) it begins in.
+        Returns once the new program is in place; ``values`` are closed in any case. ``OSError`` when there is no
+        such process."""
         try:
-            values.channel(channel)
-            return birth.run(self._made(), values, flags, cgroup_fd)
+            if self._image is None:
+                self._image = birth.Image(b"".join(self._operations), bytes(self._data), self._given)
+                self._operations, self._data, self._texts = [], bytearray(), {}
+            return birth.run(self._image, values, ours, theirs, flags, cgroup_fd)
         finally:
             values.close()
 
     def file(self, values: Values) -> bytes:
-        """It as an executable file: of ``values`` that hold no descriptors."""
-        return self._made().file(values)
-
-    def _made(self) -> birth.Image:
-        if self._image is None:
-            self._image = birth.Image(b"".join(self._operations), bytes(self._data))
-        return self._image
+        """It as an executable file, of no values; to be asked for before it is run."""
+        if self._given or len(values):
+            raise ValueError("a program of its own has no values")
+        return birth.file(b"".join(self._operations), bytes(self._data))
 
 
 def failure(message: bytes) -> tuple[int, int] | None:

@@ -1,12 +1,14 @@
 """The new process: an ELF file in a sealed memfd, and a clone that becomes it at once.
 
 The parent's memory is shared until then, as vfork(2) does it: nothing of it is copied, and nothing in the
-child writes to it. Works in a process of any number of threads.
+child writes to it. Works in a process of any number of threads. The parent reserves a row of numbers of
+descriptors (``_row``); what is put there for a moment is what the child keeps, whatever else is open.
 """
 
 from __future__ import annotations
 
 import ctypes
+import fcntl
 import functools
 import os
 import signal
@@ -16,45 +18,47 @@ from ctypes import c_char_p, c_int, c_long, c_size_t, c_void_p
 
 from orchestra.linux import constants as C
 from orchestra.linux import native
-from orchestra.linux.program.values import PLACE, SLOT_COUNT, Values
+from orchestra.linux.program.values import FIRST, GIFTS, Values
 
 TEXT, DATA = 0x400000, 0x800000
-_HEADERS, _CODE, _SLOTS = 0x100, 0x160, 0x400  # where the code begins, its length, where the slots are
-_BIRTH, _HANDLER = 0x160, 0x120  # in the stub
+_HEADERS, _CODE, _GIVEN = 0x100, 0x180, 0x400  # where the code begins, its length, where its input is told
+_BIRTH, _HANDLER = 0x180, 0x160  # in the stub
+_OPERATIONS = _GIVEN + 64
 HANDLER = TEXT + _HEADERS + _HANDLER  # a signal handler: exit with 128 and the signal's number
 _PAGE = 4096
 _READ, _EXECUTE = 4, 1
-_CLONE_VM, _CLONE_VFORK = 0x100, 0x4000
+_CLONE_VM, _CLONE_FILES, _CLONE_VFORK = 0x100, 0x400, 0x4000
 
 
 class Image:
-    """An ELF file without its values."""
+    """The program's file, made once; ``given`` is the number of its values."""
 
-    def __init__(self, operations: bytes, data: bytes) -> None:
-        size = _SLOTS + SLOT_COUNT * 8 + len(operations)
-        start = _rounded(size)
-        self._values = _rounded(start + len(data))
-        self._header = (
-            struct.pack(
-                "=4sBBB9xHHIQQQIHHHHHH", b"\x7fELF", 2, 1, 1, 2, 62, 1, TEXT + _HEADERS, 64, 0, 0, 64, 56, 3, 0, 0, 0
-            )
-            + _segment(_READ | _EXECUTE, 0, TEXT, size)
-            + _segment(_READ, start, DATA, len(data))
-        )  # fmt: skip
-        self._code = _stub()[:_CODE].ljust(_SLOTS - _HEADERS, b"\xcc")
-        self._rest = (operations.ljust(start - _SLOTS - SLOT_COUNT * 8, b"\0") + data).ljust(
-            self._values - _SLOTS - SLOT_COUNT * 8, b"\0"
+    def __init__(self, operations: bytes, data: bytes, given: int) -> None:
+        self.fd = native.memfd("orchestra-init", file(operations, data, _row()[0] + 1, (FIRST + given) * 8))
+
+    def __del__(self) -> None:
+        fd = getattr(self, "fd", -1)
+        if fd >= 0:
+            os.close(fd)
+
+
+def file(operations: bytes, data: bytes, channel: int = 0, values: int = 0) -> bytes:
+    """The program as an ELF file; ``values`` is the size of what it reads from its channel into the first slots (0:
+    it has no channel)."""
+    size = _OPERATIONS + len(operations)
+    start = size + -size % _PAGE
+    header = (
+        struct.pack(
+            "=4sBBB9xHHIQQQIHHHHHH", b"\x7fELF", 2, 1, 1, 2, 62, 1, TEXT + _HEADERS, 64, 0, 0, 64, 56, 2, 0, 0, 0
         )
-
-    def file(self, values: Values) -> bytes:
-        slots = values.slots
-        header = self._header + _segment(_READ, self._values, PLACE, len(values.data))
-        table = struct.pack(f"={len(slots)}Q", *slots).ljust(SLOT_COUNT * 8, b"\0")
-        return b"".join((header.ljust(_HEADERS, b"\0"), self._code, table, self._rest, values.data))
-
-
-def _rounded(size: int) -> int:
-    return size + -size % _PAGE
+        + _segment(_READ | _EXECUTE, 0, TEXT, size)
+        + _segment(_READ, start, DATA, len(data))
+    )  # fmt: skip
+    code = _stub()[:_CODE].ljust(_GIVEN - _HEADERS, b"\xcc")
+    given = struct.pack("=II56x", channel, values)
+    return b"".join(
+        (header.ljust(_HEADERS, b"\0"), code, given, operations.ljust(start - _OPERATIONS, b"\0"), data)
+    )
 
 
 def _segment(flags: int, offset: int, place: int, size: int) -> bytes:
@@ -65,7 +69,7 @@ def _segment(flags: int, offset: int, place: int, size: int) -> bytes:
 def available() -> bool:
     """Whether this machine runs such programs."""
     try:
-        return os.uname().machine == "x86_64" and bool(_function())
+        return os.uname().machine == "x86_64" and bool(_function()) and bool(_row())
     except OSError:
         return False
 
@@ -74,7 +78,7 @@ def _stub() -> bytes:
     return native.file_beside(__file__, "stub.x86_64")
 
 
-_Birth = ctypes.PYFUNCTYPE(c_long, c_char_p, c_size_t, c_int, c_void_p, c_void_p)  # keeps the GIL
+_Birth = ctypes.PYFUNCTYPE(c_long, c_char_p, c_size_t, c_char_p, c_void_p, c_void_p)  # keeps the GIL
 _ARGV = (c_char_p * 2)(b"orchestra-init", None)
 _ENVP = (c_char_p * 1)(None)
 
@@ -85,20 +89,49 @@ def _function() -> Callable[..., int]:
     return _Birth(native.load(_stub()[_BIRTH:]))
 
 
-def run(image: Image, values: Values, flags: int, cgroup_fd: int | None) -> tuple[int, int]:
-    """(pid, pidfd); see ``Program.run``."""
-    call, pidfd = _function(), c_int(-1)
-    flags |= _CLONE_VM | _CLONE_VFORK | C.CLONE_PIDFD | C.CLONE_CLEAR_SIGHAND
-    flags |= C.CLONE_INTO_CGROUP if cgroup_fd is not None else 0
-    arguments = struct.pack(
-        "=11Q", flags, ctypes.addressof(pidfd), 0, 0, signal.SIGCHLD, 0, 0, 0, 0, 0, cgroup_fd or 0
-    )
-    file = native.memfd("orchestra-init", image.file(values))
+@functools.cache
+def _row() -> tuple[int, int]:
+    """(the first of the reserved numbers, what stands there while they are not used). They stay for good, in
+    copies of this process too."""
+    null = os.open(os.devnull, os.O_PATH | os.O_CLOEXEC)
+    found: list[int] = []
     try:
-        values.share()
-        pid = call(arguments, len(arguments), file, ctypes.addressof(_ARGV), ctypes.addressof(_ENVP))
-    finally:
-        os.close(file)
+        while len(found) < GIFTS:
+            number = fcntl.fcntl(null, fcntl.F_DUPFD_CLOEXEC, found[-1] + 1 if found else null + 1)
+            if found and number != found[-1] + 1:
+                _close(found)
+            found.append(number)
+    except BaseException:
+        _close([null, *found])
+        raise
+    return found[0], null
+
+
+def _close(fds: list[int]) -> None:
+    for fd in fds:
+        os.close(fd)
+    fds.clear()
+
+
+_SHARED = _CLONE_VM | _CLONE_VFORK | _CLONE_FILES | C.CLONE_PIDFD | C.CLONE_CLEAR_SIGHAND
+_ARGV_AT, _ENVP_AT = ctypes.addressof(_ARGV), ctypes.addressof(_ENVP)
+_gifts = struct.Struct("=4I")
+_arguments = struct.Struct("=11Q")
+
+
+def run(
+    image: Image, values: Values, ours: int, theirs: int, flags: int, cgroup_fd: int | None
+) -> tuple[int, int]:
+    """(pid, pidfd); see ``Program.run``."""
+    (first, null), pidfd = _row(), c_int(-1)
+    os.write(ours, values.message(first + 1))
+    flags |= _SHARED | (C.CLONE_INTO_CGROUP if cgroup_fd is not None else 0)
+    sources = (image.fd, theirs, *values.sources)
+    gifts = _gifts.pack(len(sources), first, first + GIFTS, null) + struct.pack(f"={len(sources)}i", *sources)
+    arguments = _arguments.pack(
+        flags, ctypes.addressof(pidfd), 0, 0, signal.SIGCHLD, 0, 0, 0, 0, 0, cgroup_fd or 0
+    )
+    pid = _function()(arguments, len(arguments), gifts, _ARGV_AT, _ENVP_AT)
     if pid < 0:
         raise OSError(-pid, f"clone3: {os.strerror(-pid)}")
     return int(pid), pidfd.value

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 class NR:
     # fmt: off
-    read, write, close, rt_sigaction, rt_sigprocmask, dup2, clone, execve = 0, 1, 3, 13, 14, 33, 56, 59
+    read, write, close, rt_sigaction, rt_sigprocmask, dup2, recvfrom, clone, execve = 0, 1, 3, 13, 14, 33, 45, 56, 59
     chdir, fchdir, fchown, umask, setsid, setgroups, setresuid, setresgid = 80, 81, 93, 95, 112, 116, 117, 119
     capset, pivot_root, prctl, mount, umount2, sethostname, setdomainname = 126, 155, 157, 165, 166, 170, 171
     exit_group, keyctl, openat, mkdirat, mknodat, fchownat, symlinkat = 231, 250, 257, 258, 259, 260, 266

@@ -3,8 +3,10 @@
  *   as --64 -o stub.o stub.S && objcopy -O binary -j .text stub.o stub.x86_64
  *
  * `begin`, loaded at a fixed address with the program behind it, carries out one system call after the
- * other. `birth` runs in the parent: clone3 as vfork does it, and in the child execveat of the program;
- * it touches no memory in the child, whose stack is the parent's.
+ * other. `birth` runs in the parent: it puts the descriptors that the child gets into a row of reserved numbers,
+ * calls clone3 as vfork does it, and in the child execveat of the program; it touches no memory in the child,
+ * whose stack is the parent's. The child begins on the parent's table of descriptors and takes a copy of its
+ * low end only: so it does not matter how many descriptors the parent has.
  *
  * An operation is 64 bytes:
  *    0  u16  number of the system call
@@ -17,24 +19,48 @@
  *            nothing is left out after it (a fork, in the child)
  *   57  u8   how many operations are left out after a success
  *
- * 256 slots of 8 bytes; their first values stand before the operations. Slot 1 is the descriptor that a
- * failure is told to: u32 0, u32 errno, u32 index of the operation. Slot 2 gets the address of 1 KiB of room.
+ * 256 slots of 8 bytes. The first message on the channel is loaded at PLACE: texts, then the first values of
+ * the slots. Slot 1 is the descriptor that a failure is told to: u32 0, u32 errno, u32 index of the operation.
+ * Slot 2 gets the address of 1 KiB of room.
  */
         .intel_syntax noprefix
         .text
         .set BASE, 0x400000
-        .set SLOTS, BASE + 0x400
-        .set OPERATIONS, SLOTS + 2048
+        .set GIVEN, BASE + 0x400                /* u32 descriptor of the channel, u32 size of the values */
+        .set OPERATIONS, GIVEN + 64
+        .set PLACE, 0xC00000
+        .set ROOM, 0x40000
 
 begin:  sub     rsp, 4096
         mov     r12, rsp                        /* slots */
         lea     r13, [rsp + 2048]               /* six arguments, then the room */
-        mov     esi, SLOTS
+        cmp     dword ptr [GIVEN + 4], 0
+        je      ready                           /* no values, no channel */
+        mov     edi, PLACE
+        mov     esi, ROOM
+        mov     edx, 3                          /* to be read and written */
+        mov     r10d, 0x100022                  /* MAP_PRIVATE, MAP_ANONYMOUS, MAP_FIXED_NOREPLACE */
+        mov     r8, -1
+        xor     r9d, r9d
+        mov     eax, 9                          /* mmap */
+        syscall
+        mov     edi, PLACE
+        cmp     rax, rdi
+        jne     leave
+        mov     rsi, rdi
+        mov     edi, [GIVEN]
+        mov     edx, ROOM
+        xor     eax, eax                        /* read */
+        syscall
+        mov     ecx, [GIVEN + 4]
+        cmp     rax, rcx
+        jl      leave
+        lea     rsi, [rax + PLACE]
+        sub     rsi, rcx
         mov     rdi, r12
-        mov     ecx, 256
         cld
-        rep movsq
-        lea     rax, [r13 + 64]
+        rep movsb
+ready:  lea     rax, [r13 + 64]
         mov     [r12 + 16], rax
         mov     ebx, OPERATIONS
 
@@ -100,27 +126,70 @@ go_on:  inc     ecx
         add     rbx, rcx
         jmp     next
 
-        .org 0x120, 0xcc
+        .org 0x160, 0xcc
 handler:                                        /* a signal before the start: as if it had ended us */
         add     edi, 128
         jmp     gone
 
-        .org 0x160, 0xcc
-birth:  mov     r9, rcx                         /* (clone_args, its size, descriptor, argv, envp) */
+        .org 0x180, 0xcc
+birth:  push    rbx                             /* (clone_args, its size, gifts, argv, envp) */
+        push    rbp
+        push    r12
+        push    r13
+        mov     r12, rdi
+        mov     r13, rsi
+        mov     rbp, rdx                        /* u32 count, first number, first after them, filler, then sources */
+        mov     r9, rcx
+        xor     ebx, ebx
+give:   cmp     ebx, [rbp]
+        je      given
+        mov     edi, [rbp + 16 + rbx * 4]
+        mov     esi, [rbp + 4]
+        add     esi, ebx
+        mov     eax, 33                         /* dup2 */
+        syscall
+        test    eax, eax
+        js      back
+        inc     ebx
+        jmp     give
+given:  mov     rdi, r12
+        mov     rsi, r13
         mov     eax, 435                        /* clone3 */
         syscall
         test    rax, rax
-        jnz     parent
-        mov     edi, edx
+        jnz     back
+        mov     edi, [rbp + 8]
+        mov     esi, -1
+        mov     edx, 2                          /* CLOSE_RANGE_UNSHARE */
+        mov     eax, 436                        /* close_range */
+        syscall
+        test    eax, eax
+        jnz     lost
+        mov     edi, [rbp + 4]                  /* the program is the first gift */
         lea     rsi, [rip + empty]
         mov     rdx, r9
         mov     r10, r8
         mov     r8d, 0x1000                     /* AT_EMPTY_PATH */
         mov     eax, 322                        /* execveat */
         syscall
-        mov     edi, 127
+lost:   mov     edi, 127
         mov     eax, 231
         syscall
         hlt
-parent: ret
+back:   mov     r12, rax                        /* in the parent: take them back */
+take:   dec     ebx
+        js      done
+        mov     edi, [rbp + 12]
+        mov     esi, [rbp + 4]
+        add     esi, ebx
+        mov     edx, 0x80000                    /* O_CLOEXEC */
+        mov     eax, 292                        /* dup3 */
+        syscall
+        jmp     take
+done:   mov     rax, r12
+        pop     r13
+        pop     r12
+        pop     rbp
+        pop     rbx
+        ret
 empty:  .byte   0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import fcntl
+import errno
 import os
 import struct
 from collections.abc import Sequence
@@ -10,6 +10,8 @@ from collections.abc import Sequence
 SLOT_COUNT = 256
 FIRST = 3
 PLACE = 0xC00000  # where the texts are loaded
+LOADED = 0x40000  # how much at most
+GIFTS = 16  # descriptors at most, the program's and the channel's among them
 
 
 class Slot:
@@ -28,10 +30,13 @@ ROOM = Slot(2)  # the address of 1 KiB to read into
 class Values:
     """In the order in which they are given; a program counts on that order."""
 
+    __slots__ = ("_owned", "data", "slots", "sources")
+
     def __init__(self) -> None:
         self.slots = [0] * FIRST
         self.data = bytearray()
-        self._kept: list[int] = []
+        self.sources: list[int] = []
+        self._owned: list[int] = []
 
     def __len__(self) -> int:
         return len(self.slots) - FIRST
@@ -40,43 +45,46 @@ class Values:
         self.slots.append(value)
         return Slot(len(self.slots) - 1)
 
-    def fd(self, fd: int) -> Slot:
-        """A duplicate, which the new process has under the same number."""
-        return self._add(self._keep(fd))
-
-    def _keep(self, fd: int) -> int:
-        number = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 3)
-        self._kept.append(number)
-        return number
-
-    def channel(self, fd: int) -> None:
-        """Where a failure is told."""
-        self.slots[CHANNEL.number] = self._keep(fd)
+    def fd(self, fd: int, *, own: bool = False) -> Slot:
+        """The new process gets a duplicate. ``fd`` must stay open until then; an ``own`` one is closed with the
+        values."""
+        if own:
+            self._owned.append(fd)
+        if len(self.sources) == GIFTS - 2:
+            raise ValueError("too many descriptors for a program")
+        self.sources.append(fd)
+        return self._add(-len(self.sources))  # ``message`` puts the number in
 
     def text(self, data: bytes) -> Slot:
         """The address of ``data`` and a NUL behind it."""
-        return self._add(self._put(data))
-
-    def _put(self, data: bytes) -> int:
-        place = PLACE + len(self.data)
+        slot = self._add(PLACE + len(self.data))
         self.data += data
         self.data += b"\0"
-        return place
+        return slot
 
     def pointers(self, texts: Sequence[bytes]) -> Slot:
         """The address of an array of their addresses, ended by a null pointer (argv, envp)."""
-        places = [self._put(text) for text in texts]
+        place, places = PLACE + len(self.data), []
+        for text in texts:
+            places.append(place)
+            place += len(text) + 1
+        self.data += b"\0".join((*texts, b""))
         self.data += bytes(-len(self.data) % 8)
         place = PLACE + len(self.data)
         self.data += struct.pack(f"={len(places) + 1}Q", *places, 0)
         return self._add(place)
 
-    def share(self) -> None:
-        """Let the next process inherit the descriptors."""
-        for fd in self._kept:
-            os.set_inheritable(fd, True)
+    def message(self, first: int) -> bytes:
+        """What the new process reads; ``first`` is the number under which it gets the channel, the others
+        follow."""
+        self.slots[CHANNEL.number] = first
+        slots = [first - value if value < 0 else value for value in self.slots]
+        found = b"".join((self.data, bytes(-len(self.data) % 8), struct.pack(f"={len(slots)}Q", *slots)))
+        if len(found) > LOADED:
+            raise OSError(errno.E2BIG, "the arguments and the environment are too long")
+        return found
 
     def close(self) -> None:
-        for fd in self._kept:
+        for fd in self._owned:
             os.close(fd)
-        self._kept.clear()
+        self._owned.clear()

@@ -19,6 +19,35 @@ from orchestra.runtime.cgroups.probe import Mode
 Resources = dict[str, Any]
 
 
+class Recipe:
+    """A cgroup of version 1 that somebody else makes by system calls alone: ``roots`` are the hierarchies it is
+    made in, ``writes`` (hierarchy, file, words) what is then written, in this order; ``inherited`` is the hierarchy
+    whose cpuset is its parent's. It has no words for failures: ``make`` begins anew where something is there
+    already."""
+
+    __slots__ = ("inherited", "manager", "resources", "roots", "writes")
+
+    def __init__(self, manager: CgroupManager, resources: Resources, roots: list[str]) -> None:
+        self.manager = manager
+        self.resources = resources
+        self.roots = roots
+        self.inherited = ""
+        self.writes: list[tuple[str, str, tuple[str, ...]]] = []
+
+    def folders(self) -> list[str]:
+        return [root + self.manager.path for root in self.roots]
+
+    def put(self, root: str, name: str, *words: str) -> None:
+        self.writes.append((root, name, words))
+
+    def inherit(self, root: str) -> None:
+        self.inherited = root
+
+    def make(self) -> list[str]:
+        """In the usual way: the warnings."""
+        return self.manager.create(self.resources)
+
+
 class CgroupManager:
     """One container's cgroup. All methods may be called again after a crash: they build on what the
     kernel shows, not on what this object remembers."""
@@ -34,6 +63,11 @@ class CgroupManager:
     def create(self, resources: Resources | None = None) -> list[str]:
         """Make the directories and set the limits; the named warnings."""
         raise NotImplementedError
+
+    def recipe(self, resources: Resources | None = None) -> Recipe | None:
+        """How a new container can make its cgroup by itself, with nothing to warn of. None where ``create`` has to
+        be called. The parents are made."""
+        return None
 
     def update(self, resources: Resources) -> list[str]:
         """Change limits of a living cgroup: only what ``resources`` names."""

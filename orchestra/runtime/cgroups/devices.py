@@ -63,6 +63,17 @@ def _normalise(text: str) -> Rules:
     return state
 
 
+def lines(rules: list[dict[str, Any]] | None) -> tuple[bool, tuple[str, ...]]:
+    """(the default, the exceptions as the v1 files take them)"""
+    return _lines(json.dumps(rules or []))
+
+
+@functools.lru_cache(maxsize=64)
+def _lines(text: str) -> tuple[bool, tuple[str, ...]]:
+    state = _normalise(text)
+    return state.allow, tuple(describe(key, access) for key, access in state.exceptions.items())
+
+
 def _add(state: Rules, rule: dict[str, Any]) -> None:
     kind = str(rule.get("type") or "a")
     major, minor = _number(rule.get("major")), _number(rule.get("minor"))

@@ -13,13 +13,14 @@ class Mode:
     ``none``. ``v1`` maps each controller (also ``name=…`` hierarchies) to its mount point, ``v2`` is
     the mount point of the unified tree, ``controllers`` are those usable in the unified tree."""
 
-    __slots__ = ("controllers", "kind", "v1", "v2")
+    __slots__ = ("_roots", "controllers", "kind", "v1", "v2")
 
     def __init__(self, kind: str, v1: dict[str, str], v2: str | None, controllers: tuple[str, ...]) -> None:
         self.kind = kind
         self.v1 = v1
         self.v2 = v2
         self.controllers = controllers
+        self._roots: dict[str, list[str]] = {}
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Mode) and self.describe() == other.describe()
@@ -46,10 +47,10 @@ class Mode:
 
     def hierarchies(self) -> dict[str, list[str]]:
         """Mount point → its version 1 controllers (joined ones such as ``cpu,cpuacct`` share one)."""
-        found: dict[str, list[str]] = {}
-        for name, place in self.v1.items():
-            found.setdefault(place, []).append(name)
-        return found
+        if not self._roots:
+            for name, place in self.v1.items():
+                self._roots.setdefault(place, []).append(name)
+        return self._roots
 
 
 _FLAGS = {

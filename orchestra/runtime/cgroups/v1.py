@@ -18,6 +18,7 @@ from orchestra.errors import OrchestraError, UnsupportedError
 from orchestra.runtime.cgroups import devices, files, limits
 from orchestra.runtime.cgroups.base import (
     CgroupManager,
+    Recipe,
     Resources,
     device_name,
     limit_text,
@@ -26,21 +27,48 @@ from orchestra.runtime.cgroups.base import (
 )
 
 _SYSTEMD = "/run/systemd/system"
+_USUAL = frozenset(("memory", "cpu", "pids", "devices"))  # what a recipe has words for
+_NO_LIMIT = 1 << 63
 _UNLIMITED = 1 << 62  # v1 shows "no limit" as a page-rounded number near 2^63
+
+
+_parents: set[str] = set()  # where cgroups were made before: with all parents, in every hierarchy
+_known: set[str] = set()  # controls that were there, with the place of their hierarchy
 
 
 class Version1(CgroupManager):
     def create(self, resources: Resources | None = None) -> list[str]:
         tracked = os.path.isdir(_SYSTEMD)
         for root, controllers in self.mode.hierarchies().items():
-            if tracked or not all(name.startswith("name=") for name in controllers):
-                self._make(root, controllers)
+            if tracked or not self._nameless(root):
+                self._make(root, controllers, self.path)
         if self.mode.v2 and tracked:
             try:
                 make_path(self.mode.v2, self.path)
             except OSError:
                 pass  # only cgroup.kill is lost; kill() then signals one by one
         return self._apply(resources or {}, fresh=True)
+
+    def recipe(self, resources: Resources | None = None) -> Recipe | None:
+        devices_at = self.mode.v1.get("devices")
+        if not devices_at or not _USUAL.issuperset(resources or ()) or os.path.isdir(_SYSTEMD):
+            return None
+        roots = [root for root in self._order() if not self._nameless(root)]
+        self._make_parents(roots)
+        found = Recipe(self, resources or {}, roots)
+        if "cpuset" in self.mode.v1:
+            found.inherit(self.mode.v1["cpuset"])
+        try:
+            warnings: list[str] = []
+            self._limits(_Recorder(self, warnings, found), resources or {})
+        except _Unusual:
+            return None
+        if warnings:
+            return None
+        allow, lines = devices.lines((resources or {}).get("devices"))
+        found.put(devices_at, f"devices.{'allow' if allow else 'deny'}", "a")
+        found.put(devices_at, f"devices.{'deny' if allow else 'allow'}", *lines)
+        return found
 
     def update(self, resources: Resources) -> list[str]:
         return self._apply(resources, fresh=False)
@@ -49,8 +77,7 @@ class Version1(CgroupManager):
         return None
 
     def dirs(self) -> list[str]:
-        roots = list(self.mode.hierarchies())
-        roots.sort(key=lambda root: (root != self.mode.v1.get("pids"), root != self.mode.v1.get("memory")))
+        roots = self._order()
         if self.mode.v2:
             roots.append(self.mode.v2)
         return [folder for root in roots if files.exists(folder := root + self.path)]
@@ -152,6 +179,20 @@ class Version1(CgroupManager):
 
     # Directories
 
+    def _order(self) -> list[str]:
+        roots = list(self.mode.hierarchies())
+        first = self.mode.v1
+        roots.sort(key=lambda root: (root != first.get("pids"), root != first.get("memory")))
+        return roots
+
+    def _nameless(self, root: str) -> bool:
+        """Whether it is a tree without controllers."""
+        return all(name.startswith("name=") for name in self.mode.hierarchies()[root])
+
+    def _prune(self, folder: str) -> None:
+        _parents.clear()
+        super()._prune(folder)
+
     def _folder(self, controller: str) -> str | None:
         root = self.mode.v1.get(controller)
         return root + self.path if root else None
@@ -166,9 +207,9 @@ class Version1(CgroupManager):
             raise UnsupportedError(f"this machine has no {controller} cgroup controller")
         return found
 
-    def _make(self, root: str, controllers: list[str]) -> None:
+    def _make(self, root: str, controllers: list[str], path: str) -> None:
         try:
-            folders = make_path(root, self.path)
+            folders = make_path(root, path)
         except OSError as problem:
             if all(name.startswith("name=") for name in controllers):
                 return  # a service manager's own tree may refuse us; it limits nothing
@@ -178,11 +219,24 @@ class Version1(CgroupManager):
                 for name in ("cpuset.cpus", "cpuset.mems"):
                     _inherit(folder, name)
 
+    def _make_parents(self, roots: list[str]) -> None:
+        parent = os.path.dirname(self.path)
+        key = ":".join((parent, *roots))
+        if key not in _parents:
+            for root in roots if parent != "/" else ():
+                self._make(root, self.mode.hierarchies()[root], parent)
+            _parents.add(key)
+
     # Limits
 
     def _apply(self, resources: Resources, *, fresh: bool) -> list[str]:
         warnings: list[str] = []
-        writer = _Writer(self, warnings)
+        self._limits(_Writer(self, warnings), resources)
+        if fresh or resources.get("devices") is not None:
+            self._devices(resources.get("devices"), warnings)
+        return warnings
+
+    def _limits(self, writer: _Writer, resources: Resources) -> None:
         if resources.get("unified"):
             raise UnsupportedError(
                 "resources.unified needs cgroup version 2; this machine has version 1",
@@ -212,20 +266,16 @@ class Version1(CgroupManager):
             words = [f"hca_handle={entry['hcaHandles']}"] if entry.get("hcaHandles") is not None else []
             words += [f"hca_object={entry['hcaObjects']}"] if entry.get("hcaObjects") is not None else []
             writer.put("rdma", "rdma.max", " ".join([device, *words]), "rdma limit")
-        if fresh or resources.get("devices") is not None:
-            self._devices(resources.get("devices"), warnings)
-        return warnings
 
     def _devices(self, rules: list[dict[str, Any]] | None, warnings: list[str]) -> None:
         folder = self._folder("devices")
-        state = devices.normalise(rules)
+        allow, lines = devices.lines(rules)
         if not folder:
-            if not state.allow:
+            if not allow:
                 warnings.append("device rules: this machine has no devices cgroup controller")
             return
-        files.write(f"{folder}/devices.{'allow' if state.allow else 'deny'}", "a")
-        target = f"{folder}/devices.{'deny' if state.allow else 'allow'}"
-        files.write_each(target, [devices.describe(key, access) for key, access in state.exceptions.items()])
+        files.write(f"{folder}/devices.{'allow' if allow else 'deny'}", "a")
+        files.write_each(f"{folder}/devices.{'deny' if allow else 'allow'}", lines)
 
     def _io(self) -> dict[str, int]:
         total = {"read_bytes": 0, "write_bytes": 0, "read_ops": 0, "write_ops": 0}
@@ -268,6 +318,41 @@ class _Writer:
         if found:
             limits.put(found, text, what)
 
+    def number(self, controller: str, name: str, fresh: int) -> int:
+        """What a control says; ``fresh`` is what it says in a new cgroup."""
+        return files.number(self.owner._file(controller, name) or "")
+
+
+class _Recorder(_Writer):
+    """Notes down what is to be written. For what is not certain to be there, ``_Unusual``."""
+
+    def __init__(self, owner: Version1, warnings: list[str], recipe: Recipe) -> None:
+        super().__init__(owner, warnings)
+        self.recipe = recipe
+
+    def path(self, controller: str, name: str, what: str) -> str | None:
+        root = self.owner.mode.v1.get(controller)
+        if not root:
+            raise _Unusual
+        known = f"{root}/{name}"
+        if known not in _known:
+            if not files.exists(f"{root}{os.path.dirname(self.owner.path)}/{name}"):
+                raise _Unusual
+            _known.add(known)
+        return root
+
+    def put(self, controller: str, name: str, text: str, what: str) -> None:
+        root = self.path(controller, name, what)
+        if root:
+            self.recipe.put(root, name, text)
+
+    def number(self, controller: str, name: str, fresh: int) -> int:
+        return fresh
+
+
+class _Unusual(Exception):
+    """What a recipe has no words for."""
+
 
 def _inherit(folder: str, name: str) -> None:
     target = f"{folder}/{name}"
@@ -278,7 +363,7 @@ def _inherit(folder: str, name: str) -> None:
 def _memory(writer: _Writer, memory: dict[str, Any]) -> None:
     limit, swap = memory.get("limit"), memory.get("swap")
     if limit is not None and memory.get("checkBeforeUpdate"):
-        usage = files.number(writer.owner._file("memory", "memory.usage_in_bytes") or "")
+        usage = writer.number("memory", "memory.usage_in_bytes", 0)
         if 0 < int(limit) < usage:
             raise OSError(errno.EBUSY, f"memory limit {limit} is below the present usage {usage}")
     writes: list[Callable[[], None]] = []
@@ -287,7 +372,7 @@ def _memory(writer: _Writer, memory: dict[str, Any]) -> None:
     if swap is not None:
         writes.append(lambda: writer.put("memory", "memory.memsw.limit_in_bytes", str(swap), "swap limit"))
     if limit is not None and swap is not None:
-        now = files.number(writer.owner._file("memory", "memory.memsw.limit_in_bytes") or "")
+        now = writer.number("memory", "memory.memsw.limit_in_bytes", _NO_LIMIT)
         if int(swap) < 0 or int(limit) > now:
             writes.reverse()  # raise the outer bound first
     for each in writes:
@@ -325,7 +410,7 @@ def _bandwidth(writer: _Writer, cpu: dict[str, Any]) -> None:
     quota, period, burst = cpu.get("quota"), cpu.get("period"), cpu.get("burst")
     if quota and burst is not None:
         held = writer.owner._file("cpu", "cpu.cfs_burst_us")
-        if held and files.number(held) > max(0, int(quota)):
+        if held and writer.number("cpu", "cpu.cfs_burst_us", 0) > max(0, int(quota)):
             files.write(held, "0")
     steps = [("cpu.cfs_period_us", str(period), "cpu period")] if period else []
     steps += [("cpu.cfs_quota_us", str(quota), "cpu quota")] if quota else []

@@ -21,10 +21,24 @@ from orchestra.linux.program import available
 
 pytestmark = [pytest.mark.root, pytest.mark.skipif(not available(), reason="made for x86-64, with executable memory")]
 
+# the descriptors of a process, less what quick starts keep for good
+FDS = """
+import os
+from orchestra.linux import program as _programs
+_programs.available()
+def fds():
+    found = {}
+    for name in os.listdir("/proc/self/fd"):
+        try: found[int(name)] = os.readlink("/proc/self/fd/" + name)
+        except OSError: pass
+    return sorted(number for number, place in found.items() if place != "/proc" and not place.startswith(("/memfd:orchestra-init", "/proc/")))
+"""
+
 # how each is made: careful or not; prints whether it was quick, how it ended and what it wrote
 DRIVER = """
 import json, os, signal, sys
 sys.path.insert(0, sys.argv[1])
+@FDS@
 from orchestra.runtime import create
 from orchestra.runtime.problems import StepError
 signal.signal(signal.SIGUSR1, signal.SIG_IGN)
@@ -36,7 +50,7 @@ if group: group.create(config["linux"]["resources"])
 null, out = os.open("/dev/null", os.O_RDWR), os.open(bundle + "/output", os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC)
 reader, writer = os.pipe()
 found = {}
-before = sorted(os.listdir("/proc/self/fd"))
+before = fds()
 try:
     prepared = create.prepare(config, container_id="x", bundle=bundle, stdio=(null, out, writer), cgroups=group)
     pending = prepared.launch(careful=careful)
@@ -53,7 +67,7 @@ except StepError as problem:
     except NameError: pass
 finally:
     if group: group.destroy()
-found["fds"] = sorted(os.listdir("/proc/self/fd")) == before
+found["fds"] = fds() == before
 try:
     os.waitpid(-1, os.WNOHANG)
     found["child"] = True
@@ -61,7 +75,7 @@ except ChildProcessError: found["child"] = False
 os.lseek(out, 0, 0)
 found["output"] = os.read(out, 1 << 20).decode(errors="replace")
 json.dump(found, sys.stdout)
-"""
+""".replace("@FDS@", FDS)
 
 LOOK = r"""
 grep -E '^(Uid|Gid|Groups|Cap|NoNewPrivs|Seccomp|Sig(Ign|Blk|Cgt)|Umask|NStgid|NSpid|NSpgid|NSsid)' /proc/self/status
@@ -145,6 +159,7 @@ def with_filter(lab: Lab) -> dict[str, Any]:
 
 def with_binds(lab: Lab) -> dict[str, Any]:
     os.makedirs(lab.place / "data/below/deep", exist_ok=True)
+    os.makedirs(lab.root / "run/fast", exist_ok=True)
     (lab.place / "single").write_text("x")
     return add(
         plain(lab), bind(lab, "/data"), bind(lab, "/new/place", "ro", "nosuid"), bind(lab, "/data/below", "noexec", name="other"),
@@ -153,6 +168,38 @@ def with_binds(lab: Lab) -> dict[str, Any]:
         {"destination": "/run/fast", "type": "tmpfs", "source": "tmpfs", "options": ["size=1m", "nosuid"]},
         {"destination": "/tmp", "type": "tmpfs", "source": "tmpfs", "options": []},
     )  # fmt: skip
+
+
+def test_a_tmpfs_where_there_was_nothing(lab: Lab) -> None:
+    """The kernel's mode, not that of the mount point which is made for it."""
+    for careful in (False, True):
+        place = f"/fresh/{careful}/place"
+        config = add(lab.shell(f"stat -c %a {place}"), {"destination": place, "type": "tmpfs", "source": "tmpfs", "options": []})
+        found = attempt(lab, config, careful=careful)
+        assert (found["quick"], found["output"]) == (not careful, "1777\n")
+
+
+def test_mount_points_are_made_through_links(lab: Lab) -> None:
+    (lab.root / "real").mkdir()
+    os.symlink("/real", lab.root / "link")
+    config = add(lab.shell("ls -A /real/new/deep /real/again; cat /real/file"), bind(lab, "/link/new/deep"), bind(lab, "/real/again"))
+    (lab.place / "single").write_text("one")
+    add(config, {"destination": "/link/file", "type": "bind", "source": str(lab.place / "single"), "options": ["bind"]})
+    found = attempt(lab, config, careful=False)
+    assert (found["quick"], found["output"].split()) == (True, ["/real/again:", "file", "/real/new/deep:", "file", "one"])
+
+
+def test_subpaths_are_not_followed(lab: Lab) -> None:
+    (lab.place / "data/deep").mkdir(parents=True)
+    (lab.place / "data/deep/file").write_text("x")
+    os.symlink("/etc", lab.place / "data/out")
+    for rest, quick in (("deep", True), ("out", False)):
+        entry = {"destination": "/sub", "type": "bind", "source": f"{lab.place}/data/./{rest}", "options": ["rbind"]}
+        found = [attempt(lab, add(lab.shell("ls /sub"), copy.deepcopy(entry)), careful=careful) for careful in (False, True)]
+        assert found[0].pop("quick", False) is quick
+        found[1].pop("quick", None)
+        assert found[0] == found[1]
+        assert (found[0].get("output") == "file\n") is quick
 
 
 def read_only(lab: Lab) -> dict[str, Any]:
@@ -339,6 +386,7 @@ def test_a_signal_before_the_start_ends_it(lab: Lab, number: str) -> None:
 INJECTED = """
 import copy, json, os, sys
 sys.path.insert(0, sys.argv[1])
+@FDS@
 from orchestra.linux import program as programs
 from orchestra.runtime import create, quick
 from orchestra.runtime.cgroups import manager
@@ -353,14 +401,16 @@ def call(self, *arguments, **words):
         plain(self, number, argument)
     return plain(self, *arguments, **words)
 programs.Program.call = call
-def fds(): return sorted(os.listdir("/proc/self/fd"))
-def mounts(): return open("/proc/self/mountinfo").read()
+RESOURCES = {"memory": {"limit": 64 << 20}, "pids": {"limit": 50}}
+def mounts(): return [line for line in open("/proc/self/mountinfo") if os.path.dirname(bundle) in line]
 def once():
     quick._programs.clear()
     group = manager(cgroup)
-    group.create({})
+    recipe = group.recipe(RESOURCES)
+    if recipe is None:
+        group.create(RESOURCES)
     try:
-        prepared = create.prepare(config, container_id="x", bundle=bundle, stdio=(null, null, null), cgroups=group)
+        prepared = create.prepare(config, container_id="x", bundle=bundle, stdio=(null, null, null), cgroups=group, recipe=recipe)
         pending = prepared.launch()
         try:
             created = pending.finish()
@@ -388,7 +438,7 @@ for at in range(0, length, int(sys.argv[6])):
         raise AssertionError("a child is left")
     except ChildProcessError: pass
 json.dump({"length": length, "found": found}, sys.stdout)
-"""
+""".replace("@FDS@", FDS)
 
 
 @pytest.mark.parametrize(("number", "argument"), [(3, -1), (231, 9)], ids=["a call fails", "it ends"])
@@ -412,6 +462,7 @@ def test_at_every_step_a_failure_leads_to_the_careful_way_or_to_nothing(lab: Lab
 EXEC = """
 import copy, json, os, select, sys
 sys.path.insert(0, sys.argv[1])
+@FDS@
 from orchestra.runtime import create, exec as execs, quick_exec
 from orchestra.runtime.cgroups import manager
 from orchestra.runtime.problems import StepError
@@ -423,7 +474,6 @@ group = manager(cgroup)
 group.create({})
 created = create.prepare(config, container_id="x", bundle=bundle, stdio=(null, null, null), cgroups=group).launch().finish()
 created.start()
-def fds(): return sorted(os.listdir("/proc/self/fd"))
 def once(process, careful):
     before = fds()
     out, writer = os.pipe()
@@ -459,7 +509,7 @@ finally:
     created.abort()
     group.destroy()
 json.dump(result, sys.stdout)
-"""
+""".replace("@FDS@", FDS)
 
 
 def executions(lab: Lab, config: dict[str, Any], processes: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
@@ -508,6 +558,7 @@ def test_exec_says_the_same_when_it_cannot(lab: Lab) -> None:
 NO_DESCRIPTORS = """
 import json, os, resource, sys
 sys.path.insert(0, sys.argv[1])
+@FDS@
 from orchestra.runtime import create, exec as execs
 from orchestra.runtime.problems import StepError
 bundle = sys.argv[2]
@@ -520,11 +571,10 @@ process = {**config["process"], "args": ["true"], "env": ["HOME=/", "PATH=/bin"]
 def enter(): return execs.exec_begin(config, first.pid, process, pidfd=first.pidfd, stdio=(null, null, null))
 enter().abort()
 soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-def fds(): return sorted(os.listdir("/proc/self/fd"))
 before, failed = fds(), {"begin": 0, "enter": 0}
 for action in (begin, enter):
     for more in range(0, 30):
-        resource.setrlimit(resource.RLIMIT_NOFILE, (len(before) - 1 + more, hard))
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(before) + more, hard))
         pending = None
         try:
             pending = action()
@@ -539,7 +589,7 @@ for action in (begin, enter):
         except ChildProcessError: pass
 first.abort()
 json.dump(failed, sys.stdout)
-"""
+""".replace("@FDS@", FDS)
 
 
 def test_without_descriptors_nothing_leaks(lab: Lab) -> None:

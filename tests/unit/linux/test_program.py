@@ -8,6 +8,7 @@ import shutil
 import socket
 import subprocess
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -22,7 +23,7 @@ pytestmark = pytest.mark.skipif(not programs.available(), reason="made for x86-6
 def carry_out(program: Program, values: Values, *words: bytes) -> tuple[list[bytes], int]:
     """(what it said, its exit status)"""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    pid, pidfd = program.run(values, theirs.fileno())
+    pid, pidfd = program.run(values, ours.fileno(), theirs.fileno())
     theirs.close()
     os.close(pidfd)
     for word in words:
@@ -129,15 +130,20 @@ def test_it_waits_for_a_word_and_leaves_when_nobody_is_there_any_more() -> None:
 
     assert carry_out(make(), Values(), b"go") == ([b"go"], 0)
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    pid, pidfd = make().run(Values(), theirs.fileno())
+    pid, pidfd = make().run(Values(), ours.fileno(), theirs.fileno())
     theirs.close()
     ours.close()
     os.close(pidfd)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 1
 
 
-def open_fds() -> list[str]:
-    return sorted(os.listdir("/proc/self/fd"))
+def open_fds() -> dict[str, str]:
+    """Without the files of programs, which stay."""
+    found = {}
+    for name in os.listdir("/proc/self/fd"):
+        with suppress(FileNotFoundError):
+            found[name] = os.readlink(f"/proc/self/fd/{name}")
+    return {name: place for name, place in found.items() if not place.startswith(("/memfd:orchestra-init", "/proc/"))}
 
 
 def test_it_has_only_the_descriptors_it_was_given() -> None:
@@ -166,14 +172,56 @@ def values_of_nothing(program: Program) -> int:
     return program.blob(bytes(8))
 
 
-@pytest.mark.parametrize("break_it", [lambda values: values.fd(10_000), lambda values: [values.fd(0), 1 / 0]])
+@pytest.mark.parametrize("break_it", [lambda values: values.fd(10_000), lambda values: [values.fd(0) for _ in range(20)]])
 def test_nothing_stays_open_when_it_cannot_be_made(break_it: Callable[[Values], object]) -> None:
     before = open_fds()
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     values = Values()
-    with pytest.raises((OSError, ZeroDivisionError)):
+    values.fd(os.open("/dev/null", os.O_RDONLY), own=True)
+    with pytest.raises((OSError, ValueError)):
         break_it(values)
+        Program(len(values)).run(values, ours.fileno(), theirs.fileno())
     values.close()
+    ours.close()
+    theirs.close()
     assert open_fds() == before
+
+
+def test_more_than_can_be_told_is_an_error() -> None:
+    values = Values()
+    values.pointers([bytes([65]) * 100_000] * 3)
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with ours, theirs, pytest.raises(OSError, match="too long"):
+        Program(len(values)).run(values, ours.fileno(), theirs.fileno())
+    assert carry_out_nothing() == ([], 0)
+
+
+def carry_out_nothing() -> tuple[list[bytes], int]:
+    program = Program(0)
+    finish(program, 0)
+    return carry_out(program, Values())
+
+
+@pytest.mark.parametrize("count", [0, 2000])
+def test_it_has_what_it_is_given_however_much_is_open(count: int) -> None:
+    kept = [os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC) for _ in range(count)]
+    reader, writer = os.pipe()
+    try:
+        values = Values()
+        outs = [values.fd(writer) for _ in range(10)]
+        program = Program(len(values))
+        for out in outs:
+            program.call(NR.write, out, b"x", 1)
+        finish(program, 0)
+        for _ in range(2):
+            others = Values()
+            for _ in outs:
+                others.fd(writer)
+            assert carry_out(program, others) == ([], 0)
+        assert os.read(reader, 100) == b"x" * 20
+    finally:
+        for fd in (*kept, reader, writer):
+            os.close(fd)
 
 
 def test_a_clone_that_is_refused_is_an_error_and_leaves_nothing() -> None:
@@ -182,7 +230,7 @@ def test_a_clone_that_is_refused_is_an_error_and_leaves_nothing() -> None:
     finish(program, 0)
     ours, theirs = socket.socketpair()
     with pytest.raises(OSError) as caught:
-        program.run(Values(), theirs.fileno(), 0x10000)  # CLONE_THREAD without what it needs
+        program.run(Values(), ours.fileno(), theirs.fileno(), 0x10000)  # CLONE_THREAD without what it needs
     assert caught.value.errno == errno.EINVAL
     ours.close()
     theirs.close()
@@ -194,6 +242,18 @@ def test_too_many_results() -> None:
     with pytest.raises(ValueError, match="too many"):
         for _ in range(300):
             program.call(NR.umask, 0, keep=True)
+
+
+def test_as_a_file_of_its_own(tmp_path: Path) -> None:
+    program = Program(0)
+    program.call(NR.write, 1, b"hello", 5)
+    finish(program, 7)
+    (tmp_path / "it").write_bytes(program.file(Values()))
+    (tmp_path / "it").chmod(0o700)
+    done = subprocess.run([tmp_path / "it"], capture_output=True, check=False)
+    assert (done.returncode, done.stdout) == (7, b"hello")
+    with pytest.raises(ValueError, match="no values"):
+        Program(1).file(Values())
 
 
 def test_it_forks() -> None:
