@@ -32,6 +32,7 @@ from support.engine import image_cache
 
 from orchestra.backend import ContainerSpec, ExecSpec, NetworkUse
 from orchestra.compose.model import IpamPool, Logging, Mount, Network, Service
+from orchestra.controller.executor import PARALLEL
 from orchestra.engine.engine import Engine
 from orchestra.images.archive import load
 from orchestra.paths import Paths
@@ -246,9 +247,9 @@ def execs(ours: Ours, peers: list[Peer], rounds: int) -> Iterator[tuple[str, flo
 
 
 def burst(ours: Ours, count: int) -> tuple[float, float]:
-    """(seconds until all run, of these making their records and directories)"""
+    """(seconds until all run, of these making their records and directories), as many at a time as ``up`` does"""
     begin = time.perf_counter()
-    with ThreadPoolExecutor(8) as pool:
+    with ThreadPoolExecutor(PARALLEL) as pool:
         containers = list(pool.map(lambda _: ours.create("sleep", "100000"), range(count)))
         made = time.perf_counter()
         list(pool.map(ours.start, containers))
@@ -321,7 +322,7 @@ def memory(ours: Ours) -> list[str]:
 def crowd(ours: Ours, count: int) -> list[str]:
     begin = time.perf_counter()
     containers = [ours.create("sleep", "100000") for _ in range(count)]
-    with ThreadPoolExecutor(8) as pool:
+    with ThreadPoolExecutor(PARALLEL) as pool:
         list(pool.map(ours.start, containers))
     up = time.perf_counter() - begin
     begin = time.perf_counter()

@@ -24,7 +24,7 @@ from orchestra.controller.specs import carried_volumes, service_spec
 from orchestra.errors import Location, NotFoundError, OrchestraError
 from orchestra.events import Progress, Sink, Status
 
-PARALLEL = 8
+PARALLEL = 16  # the kernel makes some of them wait, so more than processors
 POLL = 0.05
 SETTLED = 0.3  # seconds that a container without health check must have run to count as running
 

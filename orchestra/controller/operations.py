@@ -14,7 +14,7 @@ from orchestra import labels
 from orchestra.backend import Backend, ContainerInfo
 from orchestra.compose.model import Mount, Port, Project, Service
 from orchestra.controller import lifecycle, naming
-from orchestra.controller.executor import Executor, Round, placed
+from orchestra.controller.executor import PARALLEL, Executor, Round, placed
 from orchestra.controller.observed import Observed, collect
 from orchestra.controller.options import ReconcileOptions
 from orchestra.controller.plan import Plan
@@ -55,7 +55,7 @@ class Operations:
     """One per daemon. Operations on one project follow one another; different projects run side by
     side."""
 
-    def __init__(self, backend: Backend, images: Images, *, parallel: int = 8) -> None:
+    def __init__(self, backend: Backend, images: Images, *, parallel: int = PARALLEL) -> None:
         self.backend, self.images, self.parallel = backend, images, parallel
         self._locks: dict[str, threading.Lock] = {}
         self._guard = threading.Lock()
