@@ -21,7 +21,7 @@ from orchestra.engine.parts import Parts
 from orchestra.errors import ConflictError, NotFoundError
 from orchestra.labels import PROJECT
 from orchestra.network import ipam
-from orchestra.network.dns.server import DnsServer
+from orchestra.network.dns.server import DnsServer, Sockets, listen
 from orchestra.network.dns.zone import NameRecord, View
 from orchestra.network.manager import Networks
 from orchestra.network.model import EndpointSpec, Forward, NetworkSpec, forwards
@@ -254,12 +254,19 @@ class Nets:
 
     def attach(self, container: Container, pid: int, endpoints: Sequence[EndpointSpec]) -> dict[str, Joined]:
         """Plug a fresh network namespace in; serves names there."""
-        made = self.host.attach(pid, endpoints)
-        self.name(container, pid, made)
+        listening: list[Sockets] = []
+        made = self.host.attach(pid, endpoints, also=lambda: listening.append(listen()))
+        self.name(container, pid, made, listening[0] if listening else None)
         return {e.network.name: Joined(e.network.id, e.ipv4, e.ipv6, e.mac, e.interface_name) for e in made}
 
-    def name(self, container: Container, pid: int, endpoints: Sequence[EndpointSpec]) -> None:
-        """Make the container's names known and answer its questions."""
+    def name(
+        self,
+        container: Container,
+        pid: int,
+        endpoints: Sequence[EndpointSpec],
+        sockets: Sockets | None = None,
+    ) -> None:
+        """Make the container's names known and answer its questions (on ``sockets``, if they are there already)."""
         if not endpoints:
             return
         spec = container.spec
@@ -278,7 +285,7 @@ class Nets:
         links = {alias: target for use in spec.networks for alias, target in use.links.items()}
         forward = any(not e.network.internal for e in endpoints)
         view = View(tuple(e.network.id for e in endpoints), links, tuple(spec.service.dns), forward)
-        self.dns.serve(container.id, pid, view)
+        self.dns.serve(container.id, pid, view, sockets)
 
     def endpoints(self, container: Container) -> list[EndpointSpec]:
         """Those of a running container, from its state."""

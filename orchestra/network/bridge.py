@@ -7,6 +7,7 @@ removing the network deletes the group, in one call for all of them.
 from __future__ import annotations
 
 import errno
+import functools
 import hashlib
 import socket
 
@@ -23,7 +24,11 @@ _DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
 
 def short_hash(text: str, length: int) -> str:
     """``length`` base-36 digits of a hash."""
-    number = int.from_bytes(hashlib.sha256(text.encode()).digest()[:16], "big")
+    return short_number(int.from_bytes(hashlib.sha256(text.encode()).digest()[:16], "big"), length)
+
+
+def short_number(number: int, length: int) -> str:
+    """The lowest ``length`` base-36 digits of a number, the last first."""
     digits = []
     for _ in range(length):
         number, digit = divmod(number, 36)
@@ -45,13 +50,22 @@ def link_name(paths: Paths, spec: NetworkSpec) -> str:
                 f"network {spec.name}: {own!r} is no valid link name (at most {LINK_LIMIT} bytes)"
             )
         return own
-    stem = PREFIX + paths.name[:7]
-    return stem + short_hash(f"{paths.run}/{spec.id}", LINK_LIMIT - len(stem))
+    return _usual_name(PREFIX + paths.name[:7], f"{paths.run}/{spec.id}")
+
+
+@functools.lru_cache(maxsize=256)  # each endpoint asks
+def _usual_name(stem: str, text: str) -> str:
+    return stem + short_hash(text, LINK_LIMIT - len(stem))
 
 
 def group_of(paths: Paths, spec: NetworkSpec) -> int:
     """The link group of the network: 31 bits, never 0 (the kernel's default group)."""
-    digest = hashlib.sha256(f"{paths.run}/{spec.id}".encode()).digest()
+    return _group(f"{paths.run}/{spec.id}")
+
+
+@functools.lru_cache(maxsize=256)
+def _group(text: str) -> int:
+    digest = hashlib.sha256(text.encode()).digest()
     return int.from_bytes(digest[:4], "big") >> 1 | OWN_GROUPS
 
 

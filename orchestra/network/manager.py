@@ -8,10 +8,11 @@ are the caller's to keep.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import threading
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
 
 from orchestra.compose.model import IpamPool
@@ -35,6 +36,7 @@ from orchestra.network.model import (
 )
 from orchestra.paths import Paths
 
+_IDLE_LINKS = 4
 DRIVERS = ("bridge", "macvlan", "ipvlan", "host", "none")
 KNOWN_OPTIONS = {
     "bridge": {
@@ -64,6 +66,7 @@ class Networks:
         self._lock = threading.Lock()
         self._held: dict[str, list[socket.socket]] = {}
         self._udp: frozenset[Forward] = frozenset()
+        self._links: list[netlink.Netlink] = []  # sockets of our own namespace that nobody uses at the moment
 
     # ---- networks ----------------------------------------------------------------------------------------
 
@@ -149,21 +152,45 @@ class Networks:
     # ---- endpoints ---------------------------------------------------------------------------------------
 
     def attach(
-        self, pid: int, endpoints: Sequence[EndpointSpec], *, present: Sequence[EndpointSpec] = ()
+        self,
+        pid: int,
+        endpoints: Sequence[EndpointSpec],
+        *,
+        present: Sequence[EndpointSpec] = (),
+        also: Callable[[], object] | None = None,
     ) -> tuple[EndpointSpec, ...]:
         """Plugs the process's network namespace into the networks and brings its loopback up. ``present``
         are the endpoints it has already (for ``network connect``). Returns the endpoints with their
         interface names and MACs; keep them for ``detach``. Endpoints of the drivers host and none are left
-        out."""
+        out. ``also`` is called in the namespace when all is up (if any endpoint is left); what it raises undoes
+        the endpoints."""
         wanted = [e for e in endpoints if e.network.driver not in ("host", "none")]
         fd = endpoint.open_netns(pid)
         try:
             if not wanted:
                 endpoint.loopback_up(fd)
                 return ()
-            return endpoint.attach(self._paths, fd, wanted, present)
+            with self._link() as host:
+                return endpoint.attach(self._paths, host, fd, wanted, present=present, also=also)
         finally:
             os.close(fd)
+
+    @contextlib.contextmanager
+    def _link(self) -> Iterator[netlink.Netlink]:
+        """A netlink socket of our own namespace; one that saw an error is not used again."""
+        try:
+            link = self._links.pop()
+        except IndexError:
+            link = netlink.Netlink()
+        try:
+            yield link
+        except BaseException:
+            link.close()
+            raise
+        if len(self._links) < _IDLE_LINKS:
+            self._links.append(link)
+        else:
+            link.close()
 
     def detach(self, pid: int, leaving: EndpointSpec, remaining: Sequence[EndpointSpec] = ()) -> None:
         """Unplugs one endpoint of a running container. Not for containers that end: theirs go by
@@ -271,6 +298,8 @@ class Networks:
         """Lets go of the held ports."""
         for container_id in list(self._held):
             self.release_ports(container_id)
+        while self._links:
+            self._links.pop().close()
 
 
 def _links() -> list[netlink.Link]:

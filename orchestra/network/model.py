@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import ipaddress
+import socket
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -41,7 +42,25 @@ class Subnet:
         return int(self.cidr.rpartition("/")[2])
 
     def contains(self, address: str) -> bool:
-        return ipaddress.ip_address(address) in network_of(self.cidr)
+        if (":" in address) != (":" in self.cidr):
+            return False
+        first, mask = _span(self.cidr)
+        return int.from_bytes(packed(address), "big") & mask == first
+
+
+def packed(address: str) -> bytes:
+    """The bytes of an address in network order; ValueError for what is none."""
+    try:
+        return socket.inet_pton(socket.AF_INET6 if ":" in address else socket.AF_INET, address)
+    except OSError:
+        return ipaddress.ip_address(address).packed  # with a zone; or it says what is wrong
+
+
+@functools.lru_cache(maxsize=256)
+def _span(cidr: str) -> tuple[int, int]:
+    """(first address, mask) as numbers."""
+    network = network_of(cidr)
+    return int(network.network_address), int(network.netmask)
 
 
 @functools.lru_cache(maxsize=256)
@@ -107,7 +126,8 @@ class NetworkSpec:
 class EndpointSpec:
     """One interface of a container. ``interface_name`` '' means the next free ethN; ``mac`` '' means one
     made from the address. The default route goes through the endpoint of :func:`gateway_endpoint`.
-    ``sysctls`` are ``net.`` keys with IFNAME standing for the interface's name."""
+    ``sysctls`` are ``net.`` keys with IFNAME standing for the interface's name. ``announce``: whether it tells
+    its neighbours its MAC when it comes up (a gratuitous ARP reply, which reaches every port of the bridge)."""
 
     container_id: str
     network: NetworkSpec
@@ -119,6 +139,7 @@ class EndpointSpec:
     link_local_ips: tuple[str, ...] = ()
     gw_priority: int = 0
     sysctls: tuple[tuple[str, str], ...] = ()
+    announce: bool = True
 
     @property
     def addresses(self) -> tuple[str, ...]:

@@ -8,12 +8,16 @@ batch of them and reports the first error. See rtnetlink(7), linux/if_link.h.
 from __future__ import annotations
 
 import errno
+import fcntl
+import functools
 import ipaddress
 import os
 import socket
 import struct
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+
+from orchestra.network.model import packed
 
 NLM_F_REQUEST, NLM_F_ACK, NLM_F_DUMP = 1, 4, 0x300
 NLM_F_REPLACE, NLM_F_EXCL, NLM_F_CREATE = 0x100, 0x200, 0x400
@@ -48,6 +52,10 @@ _HEADER = struct.Struct("=IHHII")
 _IFINFO = struct.Struct("=BxHiII")
 _IFADDR = struct.Struct("=BBBBI")
 _RTMSG = struct.Struct("=BBBBBBBBI")
+_WORD = struct.Struct("=HHI")
+_IFREQ = struct.Struct("=16si20x")
+_SIOCGIFINDEX = 0x8933
+_ANSWER = 16384  # more than any one answer to a request: a refusal has the request with it
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +68,8 @@ class Request:
     what: str
     ignore: tuple[int, ...] = ()  # error numbers that count as success
 
-    def pack(self, sequence: int) -> bytes:
-        flags = self.flags | NLM_F_REQUEST | NLM_F_ACK
+    def pack(self, sequence: int, *, ack: bool = True) -> bytes:
+        flags = self.flags | NLM_F_REQUEST | (NLM_F_ACK if ack else 0)
         return _HEADER.pack(16 + len(self.body), self.type, flags, sequence, 0) + self.body
 
 
@@ -83,7 +91,7 @@ def nested(kind: int, *parts: bytes) -> bytes:
 
 
 def word(kind: int, value: int) -> bytes:
-    return attribute(kind, struct.pack("=I", value))
+    return _WORD.pack(8, kind, value)
 
 
 def text(kind: int, value: str) -> bytes:
@@ -143,13 +151,18 @@ def link_add_veth(
 def link_port_up(name: str, *, isolated: bool = False) -> Request:
     """Brings a bridge port up, in hairpin mode (a container reaches itself through a published port) and
     without an IPv6 link-local address of its own. Isolated ports reach the bridge but not one another."""
+    body = _ifinfo(up=True) + text(IFLA_IFNAME, name) + _port_settings(isolated=isolated)
+    return Request(RTM_NEWLINK, 0, body, f"set {name} up")
+
+
+@functools.cache
+def _port_settings(*, isolated: bool) -> bytes:
     parts = [attribute(IFLA_BRPORT_MODE, b"\1")]
     if isolated:
         parts.append(attribute(IFLA_BRPORT_ISOLATED, b"\1"))
     slave = nested(IFLA_INFO_SLAVE_DATA, *parts)
     info = nested(IFLA_LINKINFO, attribute(IFLA_INFO_SLAVE_KIND, b"bridge"), slave)
-    body = _ifinfo(up=True) + text(IFLA_IFNAME, name) + info + _af_spec(ipv6=False)
-    return Request(RTM_NEWLINK, 0, body, f"set {name} up")
+    return info + _af_spec(ipv6=False)
 
 
 def link_add_bridge(name: str, *, mac: str, mtu: int, group: int) -> Request:
@@ -215,12 +228,14 @@ def _af_spec(*, ipv6: bool, **inet: int) -> bytes:
     return nested(IFLA_AF_SPEC, *parts) if parts else b""
 
 
+@functools.lru_cache(maxsize=64)  # a container's first interface has nearly always the same index
 def link_configure(index: int, *, ipv6: bool, **inet: int) -> Request:
     """Per-link settings that must be there before it comes up."""
     body = _ifinfo(index=index) + _af_spec(ipv6=ipv6, **inet)
     return Request(RTM_SETLINK, 0, body, f"configure link {index}")
 
 
+@functools.lru_cache(maxsize=64)
 def link_up(index: int) -> Request:
     return Request(RTM_SETLINK, 0, _ifinfo(index=index, up=True), f"set link {index} up")
 
@@ -241,21 +256,20 @@ def link_delete_group(group: int) -> Request:
 
 def address_add(index: int, address: str, prefix: int) -> Request:
     """An address; an IPv6 one is usable at once (no duplicate address detection: we chose it)."""
-    ip = ipaddress.ip_address(address)
-    family = socket.AF_INET if ip.version == 4 else socket.AF_INET6
+    raw = packed(address)
+    family = socket.AF_INET if len(raw) == 4 else socket.AF_INET6
     body = (
-        _IFADDR.pack(family, prefix, 0, 0, index)
-        + attribute(IFA_LOCAL, ip.packed)
-        + attribute(IFA_ADDRESS, ip.packed)
+        _IFADDR.pack(family, prefix, 0, 0, index) + attribute(IFA_LOCAL, raw) + attribute(IFA_ADDRESS, raw)
     )
-    if ip.version == 6:
+    if len(raw) == 16:
         body += word(IFA_FLAGS, IFA_F_NODAD)
     elif prefix < 31:
-        broadcast = int(ip) | (1 << 32 - prefix) - 1
+        broadcast = int.from_bytes(raw, "big") | (1 << 32 - prefix) - 1
         body += attribute(IFA_BROADCAST, broadcast.to_bytes(4, "big"))
     return Request(RTM_NEWADDR, NLM_F_CREATE | NLM_F_REPLACE, body, f"add address {address}/{prefix}")
 
 
+@functools.lru_cache(maxsize=64)
 def route_default(index: int, gateway: str, version: int) -> Request:
     """A default route through ``gateway``, or straight out of the link when it is ''."""
     family = socket.AF_INET if version == 4 else socket.AF_INET6
@@ -263,7 +277,7 @@ def route_default(index: int, gateway: str, version: int) -> Request:
     body = _RTMSG.pack(family, 0, 0, 0, RT_TABLE_MAIN, RTPROT_STATIC, scope, RTN_UNICAST, 0)
     body += word(RTA_OIF, index)
     if gateway:
-        body += attribute(RTA_GATEWAY, ipaddress.ip_address(gateway).packed)
+        body += attribute(RTA_GATEWAY, packed(gateway))
     return Request(RTM_NEWROUTE, NLM_F_CREATE | NLM_F_REPLACE, body, f"add default route {gateway}")
 
 
@@ -293,31 +307,43 @@ class Netlink:
     """A rtnetlink socket of the namespace the calling thread is in. Not for several threads at once."""
 
     def __init__(self) -> None:
+        # the kernel binds it with the first message
         self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, 0)
-        self._socket.bind((0, 0))
         self._sequence = 0
 
     def __enter__(self) -> Netlink:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
         self._socket.close()
 
+    def index(self, name: str) -> int:
+        """The index of a link; OSError when there is none of that name."""
+        raw = name.encode()
+        if len(raw) > 15:
+            raise OSError(errno.ENODEV, os.strerror(errno.ENODEV), name)
+        answer = fcntl.ioctl(self._socket.fileno(), _SIOCGIFINDEX, _IFREQ.pack(raw, 0))
+        return int(_IFREQ.unpack(answer)[1])
+
     def run(self, requests: Sequence[Request]) -> None:
-        """Sends all requests at once and waits for every answer. The kernel carries out the rest even
-        when one fails; the first failure is raised as NetlinkError."""
+        """Sends all requests at once and waits until the last is answered. The kernel carries out the rest
+        even when one fails; the first failure is raised as NetlinkError. Only the last asks for an answer: of
+        the others the kernel reports the failures, before that."""
         if not requests:
             return
         first = self._sequence + 1
-        self._sequence += len(requests)
-        data = b"".join(request.pack(first + number) for number, request in enumerate(requests))
-        self._socket.send(data)
-        waiting, failure = len(requests), None
+        last = self._sequence = self._sequence + len(requests)
+        pieces = [request.pack(first + n, ack=False) for n, request in enumerate(requests[:-1])]
+        self._socket.send(b"".join((*pieces, requests[-1].pack(last))))
+        waiting, failure = True, None
         while waiting:
-            for kind, sequence, body in _messages(self._socket.recv(65536)):
-                if kind != NLMSG_ERROR or not first <= sequence < first + len(requests):
+            for kind, sequence, body in _messages(self._socket.recv(_ANSWER)):
+                if kind != NLMSG_ERROR or not first <= sequence <= last:
                     continue
-                waiting -= 1
+                waiting = waiting and sequence != last
                 number = -struct.unpack_from("=i", body)[0]
                 request = requests[sequence - first]
                 if number and number not in request.ignore and failure is None:
@@ -404,9 +430,9 @@ def _number(data: bytes | None) -> int:
 def mac_for(address: str) -> str:
     """A locally administered MAC made from an address, so that whoever gets the address again has the
     same MAC and no neighbour's cache goes stale."""
-    raw = ipaddress.ip_address(address).packed
+    raw = packed(address)
     if len(raw) == 4:
-        return ":".join(f"{byte:02x}" for byte in (0x02, 0x42, *raw))
+        return (b"\x02\x42" + raw).hex(":")
     import hashlib
 
-    return ":".join(f"{byte:02x}" for byte in (0x02, 0x66, *hashlib.sha256(raw).digest()[:4]))
+    return (b"\x02\x66" + hashlib.sha256(raw).digest()[:4]).hex(":")

@@ -99,10 +99,9 @@ def chain_name(udp_port: int, tcp_port: int) -> str:
     return f"output-{udp_port}-{tcp_port}"
 
 
-@functools.lru_cache(maxsize=4)  # nearly all namespaces get the usual ports
 def batch(udp_port: int, tcp_port: int, *, replace: bool = False) -> tuple[bytes, ...]:
     """The messages, without the batch's frame: make the table with its chain and four rules. It must not be
-    there, unless it is to be replaced."""
+    there, unless it is to be replaced. Only the last asks for an answer; refusals of the others come before it."""
     name = chain_name(udp_port, tcp_port)
     hook = nested(4, _number(1, _HOOK_OUTPUT), _number(2, _PRIORITY))
     chain = text(1, TABLE) + text(3, name) + hook + text(7, "filter")
@@ -113,10 +112,21 @@ def batch(udp_port: int, tcp_port: int, *, replace: bool = False) -> tuple[bytes
         for side, match, new in ((_TARGET, PORT, port), (_SOURCE, port, PORT)):
             rule = _rule(name, protocol, side=side, match=match, replace=new)
             messages.append((_NEWRULE, _CREATE | _APPEND, rule))
+    kind, flags, body = messages[-1]
+    messages[-1] = (kind, flags | _ACK, body)
     return tuple(
-        _message(_SUBSYS << 8 | kind, flags | _ACK, number + 1, body, socket.AF_INET, 0)
+        _message(_SUBSYS << 8 | kind, flags, number + 1, body, socket.AF_INET, 0)
         for number, (kind, flags, body) in enumerate(messages)
     )
+
+
+@functools.lru_cache(maxsize=4)  # nearly all namespaces get the usual ports
+def _framed(udp_port: int, tcp_port: int, *, replace: bool = False) -> tuple[bytes, int]:
+    """The whole batch, and the sequence number of its last message."""
+    messages = batch(udp_port, tcp_port, replace=replace)
+    begin = _message(_BATCH_BEGIN, 0, 0, b"", 0, _SUBSYS)
+    end = _message(_BATCH_END, 0, len(messages) + 1, b"", 0, _SUBSYS)
+    return begin + b"".join(messages) + end, len(messages)
 
 
 def _message(kind: int, flags: int, sequence: int, body: bytes, family: int, resource: int) -> bytes:
@@ -128,45 +138,42 @@ def redirect(udp_port: int, tcp_port: int) -> None:
     """Sees to it that the rules for these ports (and no others of ours) are in the current namespace. OSError
     where it cannot."""
     try:
-        _run(batch(udp_port, tcp_port))
+        _run(*_framed(udp_port, tcp_port))
     except FileExistsError:
         if not _has_chain(chain_name(udp_port, tcp_port)):
-            _run(batch(udp_port, tcp_port, replace=True))
+            _run(*_framed(udp_port, tcp_port, replace=True))
 
 
 def _socket() -> socket.socket:
-    link = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _NETLINK_NETFILTER)
-    link.settimeout(10)
-    link.bind((0, 0))
-    return link
+    """Bound by the kernel with the first message."""
+    return socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _NETLINK_NETFILTER)
 
 
-def _run(messages: tuple[bytes, ...]) -> None:
-    begin = _message(_BATCH_BEGIN, 0, 0, b"", 0, _SUBSYS)
-    end = _message(_BATCH_END, 0, len(messages) + 1, b"", 0, _SUBSYS)
+def _run(data: bytes, last: int) -> None:
     with _socket() as link:
-        link.send(begin + b"".join(messages) + end)
-        waiting = len(messages)
-        while waiting > 0:
-            for _, number in _answers(link):
+        link.send(data)
+        waiting = True
+        while waiting:
+            for _, sequence, number in _answers(link):
                 if number:
                     raise OSError(number, f"nftables: {os.strerror(number)}")
-                waiting -= 1
+                waiting = waiting and sequence != last
 
 
 def _has_chain(name: str) -> bool:
     body = text(1, TABLE) + text(3, name)
     with _socket() as link:
         link.send(_message(_SUBSYS << 8 | _GETCHAIN, 0, 1, body, socket.AF_INET, 0))
-        return all(kind != _ERROR for kind, _ in _answers(link))
+        return all(kind != _ERROR for kind, _, _ in _answers(link))
 
 
-def _answers(link: socket.socket) -> list[tuple[int, int]]:
-    """(message type, error number) of what one receive brings."""
-    data, offset, found = link.recv(65536), 0, []
+def _answers(link: socket.socket) -> list[tuple[int, int, int]]:
+    """(message type, sequence number, error number) of what one receive brings. The kernel answers before the
+    send is over: there is nothing to wait for."""
+    data, offset, found = link.recv(16384, socket.MSG_DONTWAIT), 0, []
     while offset + 20 <= len(data):
-        length, kind, *_ = _HEADER.unpack_from(data, offset)
+        length, kind, _, sequence, _ = _HEADER.unpack_from(data, offset)
         number = -struct.unpack_from("=i", data, offset + 16)[0] if kind == _ERROR else 0
-        found.append((kind, number))
+        found.append((kind, sequence, number))
         offset += (max(length, 16) + 3) & ~3
     return found

@@ -1,10 +1,11 @@
 """The resolver of all containers: one thread, one event loop, two sockets in each container's network
 namespace.
 
-``serve`` makes the sockets (in the calling thread, inside the namespace) and returns when queries to
-127.0.0.11:53 are taken; the loop answers them from the ``Directory`` or forwards them. A container's
-sockets keep its network namespace alive, so they are closed at once when its process ends (a pidfd says so)
-or on ``forget``.
+``serve`` makes the sockets (in the calling thread, inside the namespace, unless the caller has made them there
+with ``listen``) and returns when queries to 127.0.0.11:53 are taken; the loop answers them from the
+``Directory`` or forwards them. The sockets wait in an epoll of their own, which the loop waits for: a container
+is added without the loop's thread being woken. A container's sockets keep its network namespace alive, so they
+are closed at once when its process ends (a pidfd says so) or on ``forget``.
 
 Where nftables cannot be used inside the namespace, 127.0.0.11:53 is bound directly; then a program of the
 container cannot bind 0.0.0.0:53 (see ``redirect``).
@@ -15,6 +16,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import select
 import socket
 import struct
 import threading
@@ -35,16 +37,23 @@ MAX_WAITING = 256  # forwarded questions a container may have open
 MAX_CONNECTIONS = 32
 IDLE = 10.0
 
+Sockets = tuple[socket.socket, socket.socket]  # UDP and TCP
+_Source = tuple[Callable[["_Client"], None], "_Client"]  # who reads, and whose it is
+
 
 class _Client:
     """One container: its view, its sockets and what it has going on."""
 
-    def __init__(self, container_id: str, pid: int, view: View) -> None:
+    def __init__(self, container_id: str, pid: int, view: View, sockets: Sockets | None) -> None:
         self.container_id = container_id
         self.pid = pid
         self.view = view
         self.pidfd = os.pidfd_open(pid)
-        self.udp, self.tcp = _listen(pid, self.pidfd)
+        try:
+            self.udp, self.tcp = sockets or _listen_in(pid)
+        except BaseException:
+            os.close(self.pidfd)
+            raise
         self.waiting = 0
         self.connections = 0
         self.closed = False
@@ -56,34 +65,42 @@ class _Client:
         os.close(self.pidfd)
 
 
-def _listen(pid: int, pidfd: int) -> tuple[socket.socket, socket.socket]:
-    """The UDP and TCP sockets that get what is sent to 127.0.0.11:53 in the process's namespace."""
+def listen() -> Sockets:
+    """The UDP and TCP sockets that get what is sent to 127.0.0.11:53 in the calling thread's namespace."""
+    try:
+        return _listen()
+    except OSError as error:
+        raise OrchestraError(f"cannot offer DNS at {DNS_ADDRESS} in the container: {error}") from None
 
-    def inside() -> tuple[socket.socket, socket.socket]:
-        try:
-            udp, tcp = _bound(USUAL_PORT)
-        except OSError:
-            udp, tcp = _bound(0)
-        try:
-            redirect(udp.getsockname()[1], tcp.getsockname()[1])
-        except OSError:
-            udp.close()
-            tcp.close()
-            return _bound(53)
-        return udp, tcp
 
+def _listen() -> Sockets:
+    try:
+        udp, tcp = _bound(USUAL_PORT)
+        ports = USUAL_PORT, USUAL_PORT
+    except OSError:
+        udp, tcp = _bound(0)
+        ports = udp.getsockname()[1], tcp.getsockname()[1]
+    try:
+        redirect(*ports)
+    except OSError:
+        udp.close()
+        tcp.close()
+        return _bound(53)
+    return udp, tcp
+
+
+def _listen_in(pid: int) -> Sockets:
     try:
         fd = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
         try:
-            return run_in(fd, inside)
+            return run_in(fd, _listen)
         finally:
             os.close(fd)
     except OSError as error:
-        os.close(pidfd)
         raise OrchestraError(f"cannot offer DNS at {DNS_ADDRESS} to process {pid}: {error}") from None
 
 
-def _bound(port: int) -> tuple[socket.socket, socket.socket]:
+def _bound(port: int) -> Sockets:
     flags = socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
     with contextlib.ExitStack() as undo:
         udp = undo.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM | flags))
@@ -116,6 +133,8 @@ class DnsServer:
         self._group: asyncio.TaskGroup | None = None
         self._stopping: asyncio.Event | None = None
         self._thread: threading.Thread | None = None
+        self._poll: select.epoll | None = None  # while the loop runs; changed under the lock
+        self._sources: dict[int, _Source] = {}  # by descriptor
 
     # ---- called from other threads -----------------------------------------------------------------------
 
@@ -138,25 +157,33 @@ class DnsServer:
         self._call(lambda: self._stopping.set() if self._stopping else None)
         thread.join()
 
-    def serve(self, container_id: str, pid: int, view: View) -> None:
-        """Answers the container (its init is ``pid``) from now on; replaces an earlier view of it."""
+    def serve(self, container_id: str, pid: int, view: View, sockets: Sockets | None = None) -> None:
+        """Answers the container (its init is ``pid``) from now on; replaces an earlier view of it. ``sockets``
+        are those of ``listen``, made in its namespace a moment ago: the server's from now on, also when it
+        raises."""
         with self._lock:
             known = self._clients.get(container_id)
-            if known is not None and known.pid == pid and not known.closed:
+            if sockets is None and known is not None and known.pid == pid and not known.closed:
                 known.view = view
                 return
         try:
-            client = _Client(container_id, pid, view)
-        except ProcessLookupError:
-            raise OrchestraError(f"container {container_id[:12]} has ended") from None
+            client = _Client(container_id, pid, view, sockets)
+        except BaseException as error:
+            for one in sockets or ():
+                one.close()
+            if isinstance(error, ProcessLookupError):
+                raise OrchestraError(f"container {container_id[:12]} has ended") from None
+            raise
         with self._lock:
             old = self._clients.get(container_id)
-            self._clients[container_id] = client
-        if old is not None:
-            self._call(lambda: self._drop(old))
-        if not self._call(lambda: self._register(client)):
+            there = self._register(client)
+            if there:
+                self._clients[container_id] = client
+        if not there:
             client.close()
             raise OrchestraError("the DNS server is not running")
+        if old is not None:
+            self._call(lambda: self._drop(old))
 
     def forget(self, container_id: str) -> None:
         """Closes the container's sockets (its namespace may go then). Idempotent."""
@@ -183,34 +210,59 @@ class DnsServer:
         try:
             async with asyncio.TaskGroup() as group:
                 self._group = group
+                with self._lock:
+                    self._poll = select.epoll()
+                self._loop.add_reader(self._poll.fileno(), self._serve_ready, self._poll)
                 ready.set()
                 await self._stopping.wait()
-                for client in list(self._clients.values()):
-                    self._drop(client)
+                self._drop_all()
                 raise asyncio.CancelledError  # ends what is still going on
         except asyncio.CancelledError:
             pass
         finally:
+            with self._lock:  # nobody is added from here on
+                poll, self._poll = self._poll, None
+            self._drop_all()
+            if poll is not None:
+                self._loop.remove_reader(poll.fileno())
+                poll.close()
             self._group = self._loop = None
 
-    def _register(self, client: _Client) -> None:
-        assert self._loop is not None
-        if client.closed:
-            return
-        # numbers: for a socket object asyncio writes its repr each time it looks for it
-        self._loop.add_reader(client.udp.fileno(), self._read_udp, client)
-        self._loop.add_reader(client.tcp.fileno(), self._accept, client)
-        self._loop.add_reader(client.pidfd, self._drop, client)
+    def _register(self, client: _Client) -> bool:
+        """Under the lock, in any thread; False when the loop does not run."""
+        if self._poll is None:
+            return False
+        for fd, read in (
+            (client.udp.fileno(), self._read_udp),
+            (client.tcp.fileno(), self._accept),
+            (client.pidfd, self._drop),
+        ):
+            self._sources[fd] = (read, client)
+            self._poll.register(fd, select.EPOLLIN)
+        return True
+
+    def _serve_ready(self, poll: select.epoll) -> None:
+        # looked up before anything is closed, whose number might be another container's then
+        found = [self._sources.get(fd) for fd, _ in poll.poll(0)]
+        for source in found:
+            if source is not None and not source[1].closed:
+                source[0](source[1])
+
+    def _drop_all(self) -> None:
+        for _, client in list(self._sources.values()):
+            self._drop(client)
 
     def _drop(self, client: _Client) -> None:
-        if client.closed or self._loop is None:
+        if client.closed:
             return
-        for source in (client.udp.fileno(), client.tcp.fileno(), client.pidfd):
-            self._loop.remove_reader(source)
-        client.close()
         with self._lock:
+            for fd in (client.udp.fileno(), client.tcp.fileno(), client.pidfd):
+                del self._sources[fd]
+                if self._poll is not None:
+                    self._poll.unregister(fd)  # closing is not enough while a child of ours has a copy
             if self._clients.get(client.container_id) is client:
                 del self._clients[client.container_id]
+            client.close()
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         assert self._group is not None
