@@ -23,6 +23,7 @@ from orchestra.engine import resources as limits_of
 from orchestra.engine.accounts import Identity, resolve
 from orchestra.engine.container import Container
 from orchestra.engine.layers import LayerView
+from orchestra.engine.machine import machine
 from orchestra.engine.mounts import in_order, oci_mount
 from orchestra.engine.namespaces import PidOf, mode_of, namespaces, shared_with
 from orchestra.engine.parts import Parts
@@ -64,10 +65,47 @@ class Pieces:
 def write(parts: Parts, container: Container, pieces: Pieces, warnings: list[str]) -> dict[str, Any]:
     """Compute and write the configuration; returns it. Raises OrchestraError for what cannot be."""
     config = build(parts, container, pieces, warnings)
-    folder = parts.bundle(container.id)
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    fs.write_file(folder / "config.json", json.dumps(config).encode())
+    folder = parts.bundle_text(container.id)
+    data = encoded(config)
+    try:
+        _put(f"{folder}/config.json", data)
+    except FileNotFoundError:
+        make_folder(folder)
+        _put(f"{folder}/config.json", data)
     return config
+
+
+def make_folder(place: str) -> None:
+    """Private to its owner; what is missing above it, too."""
+    try:
+        os.mkdir(place, 0o700)
+    except FileExistsError:
+        return
+    except FileNotFoundError:
+        Path(place).mkdir(mode=0o700, parents=True, exist_ok=True)
+
+
+def _put(place: str, data: bytes) -> None:
+    """Not atomic: it is read when it is whole, by a start that follows, and by nobody after a crash of this one."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+    fd = os.open(place, flags, 0o600)
+    try:
+        view = memoryview(data)
+        while view:
+            view = view[os.write(fd, view) :]
+    finally:
+        os.close(fd)
+
+
+def encoded(config: dict[str, Any]) -> bytes:
+    """``config`` as JSON. The usual seccomp profile, more than half of it, is not encoded again."""
+    held = tuple(config["process"]["capabilities"]["bounding"])
+    if config["linux"].get("seccomp") is not _default_profile(held):
+        return json.dumps(config).encode()
+    linux = {key: value for key, value in config["linux"].items() if key != "seccomp"}
+    rest = {key: value for key, value in config.items() if key != "linux"}
+    text = json.dumps({**rest, "linux": linux})  # so that it ends with the two braces
+    return b"".join((text[:-2].encode(), b', "seccomp": ', _profile_text(held), b"}}"))
 
 
 def build(parts: Parts, container: Container, pieces: Pieces, warnings: list[str]) -> dict[str, Any]:
@@ -76,7 +114,8 @@ def build(parts: Parts, container: Container, pieces: Pieces, warnings: list[str
     held = security.capabilities(service, defaults.CAPABILITIES, _available(), tuple(caps.NAMES), warnings)
     process = _process(parts, container, pieces, held, options, warnings)
     nodes, rules = devices_of.devices(service, warnings)
-    found = limits_of.resources(service, cpus=os.cpu_count() or 1, swap=_has_swap(), warnings=warnings)
+    host = machine()
+    found = limits_of.resources(service, cpus=host.cpus, swap=host.swap, warnings=warnings)
     found["devices"] = [*defaults.device_rules(), *rules]
     linux: dict[str, Any] = {
         "namespaces": [*namespaces(spec.namespaces, pieces.pid_of), *_user_namespace(pieces)],
@@ -86,7 +125,7 @@ def build(parts: Parts, container: Container, pieces: Pieces, warnings: list[str
         **(pieces.ids.mappings() if pieces.ids else {}),
     }
     if not service.privileged and not options.unmask:
-        linux["maskedPaths"], linux["readonlyPaths"] = defaults.masked_paths(), defaults.readonly_paths()
+        linux["maskedPaths"], linux["readonlyPaths"] = list(host.masked), defaults.readonly_paths()
     profile = _seccomp(options, held, privileged=service.privileged)
     if profile is not None:
         limited = quota.size_of(service.storage_opt) > 0
@@ -126,12 +165,16 @@ def cgroup_path(parts: Parts, container: Container) -> str:
 
 
 def identity_of(
-    container: Container, pieces_layers: Sequence[Path], upper: Path, user: str, groups: Sequence[str] = ()
+    container: Container,
+    pieces_layers: Sequence[Path],
+    upper: Path | str,
+    user: str,
+    groups: Sequence[str] = (),
 ) -> Identity:
     """Names are looked up in the container's own passwd and group."""
-    if not os.path.lexists(upper / "etc"):  # nothing of its own there yet: the same for all of the image
+    if not os.path.lexists(f"{upper}/etc"):  # nothing of its own there yet: the same for all of the image
         return _of_image(tuple(str(layer) for layer in pieces_layers), user, tuple(groups))
-    view = LayerView([*pieces_layers, upper])
+    view = LayerView([*pieces_layers, Path(upper)])
     return resolve(view.read, user, groups)
 
 
@@ -150,7 +193,7 @@ def _process(
     warnings: list[str],
 ) -> dict[str, Any]:
     service, image = container.spec.service, container.image
-    upper = parts.folder(container.id) / "upper"
+    upper = f"{parts.folder_text(container.id)}/upper"
     identity = identity_of(
         container, pieces.layers, upper, processes.user_of(service, image), service.group_add
     )
@@ -172,7 +215,7 @@ def _process(
         "env": processes.environment(service, image, identity, hostname=parts.hostname(container)),
         "cwd": cwd,
         "capabilities": processes.effective_capabilities(held, root=identity.uid == 0),
-        "rlimits": processes.rlimits(service, _ceiling(), warnings),
+        "rlimits": processes.rlimits(service, _ceiling(), warnings) if service.ulimits else [],
         "noNewPrivileges": options.no_new_privileges,
     }
     if service.oom_score_adj is not None:
@@ -324,12 +367,12 @@ def _shared_ipc(mount: dict[str, Any], container: Container, pieces: Pieces) -> 
 
 
 def _root(parts: Parts, container: Container, layers: Sequence[Path]) -> dict[str, Any]:
-    folder = parts.folder(container.id)
+    folder = parts.folder_text(container.id)
     lower = ":".join(str(path) for path in reversed(layers))
     options = [
         f"lowerdir={lower}",
-        f"upperdir={folder / 'upper'}",
-        f"workdir={folder / 'work'}",
+        f"upperdir={folder}/upper",
+        f"workdir={folder}/work",
         "volatile",
         "redirect_dir=off",
         "metacopy=off",
@@ -340,21 +383,21 @@ def _root(parts: Parts, container: Container, layers: Sequence[Path]) -> dict[st
 def make_upper(parts: Parts, container: Container, layers: Sequence[Path]) -> None:
     """The container's own layer, with the look of the image's root; after a crash of the machine an
     overlay that was mounted ``volatile`` is refused until its mark is taken away."""
-    from orchestra.images.rootfs import dress_upper
+    folder = parts.folder_text(container.id)
+    if not os.path.isdir(f"{folder}/upper"):
+        from orchestra.images.rootfs import dress_upper
 
-    folder = parts.folder(container.id)
-    upper = folder / "upper"
-    if not upper.is_dir():
+        upper = Path(folder, "upper")
         size = quota.size_of(container.spec.service.storage_opt)
         if size > 0:
-            quota.limit(parts.paths, folder, size)
+            quota.limit(parts.paths, Path(folder), size)
         else:
             upper.mkdir(mode=0o755)
         dress_upper(upper, layers)
-    (folder / "work").mkdir(mode=0o700, exist_ok=True)
-    mark = folder / "work" / "work" / "incompat" / "volatile"
-    if mark.is_dir():
-        shutil.rmtree(mark.parent, ignore_errors=True)
+    make_folder(f"{folder}/work")
+    mark = f"{folder}/work/work/incompat"
+    if os.path.isdir(f"{mark}/volatile"):
+        shutil.rmtree(mark, ignore_errors=True)
 
 
 def _seccomp(
@@ -370,6 +413,11 @@ def _seccomp(
 @cache
 def _default_profile(held: tuple[str, ...]) -> dict[str, Any]:
     return seccomp.default_profile(held)
+
+
+@cache
+def _profile_text(held: tuple[str, ...]) -> bytes:
+    return json.dumps(_default_profile(held)).encode()
 
 
 def _sysctls(container: Container, ids: Range | None) -> dict[str, str]:
@@ -409,14 +457,6 @@ def _other_warnings(container: Container, warnings: list[str]) -> None:
 @cache
 def _available() -> frozenset[str]:
     return frozenset(caps.names(caps.bounding() & caps.effective()))
-
-
-def _has_swap() -> bool:
-    try:
-        with open("/proc/swaps") as stream:
-            return len(stream.readlines()) > 1
-    except OSError:
-        return False
 
 
 @cache

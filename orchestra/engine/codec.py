@@ -20,6 +20,8 @@ _SKIPPED = frozenset({"canonical"})
 
 def encode(value: Any) -> Any:
     """A dataclass as a JSON object (tuples as lists), without the fields that hold their default."""
+    if value is None or isinstance(value, str | int | float):
+        return value
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {
             name: encode(content)

@@ -82,6 +82,10 @@ class Container:
         return self.spec.project or "_single"
 
     @property
+    def image_name(self) -> str:
+        return self.spec.image_name or self.spec.service.image or self.spec.image_id
+
+    @property
     def running(self) -> bool:
         return self.state.status in ("running", "paused")
 
@@ -96,7 +100,7 @@ class Container:
         return ContainerInfo(
             id=self.id,
             name=spec.name,
-            image=spec.image_name or spec.service.image or spec.image_id,
+            image=self.image_name,
             image_id=spec.image_id,
             state=state.status,
             labels=spec.labels,
@@ -135,4 +139,4 @@ class Container:
         return (place.ipv4 or place.ipv6) if place else ""
 
     def event_attributes(self) -> dict[str, str]:
-        return {**self.spec.labels, "name": self.spec.name, "image": self.info().image}
+        return {**self.spec.labels, "name": self.spec.name, "image": self.image_name}

@@ -34,14 +34,13 @@ def host_resolver() -> ResolverSettings:
     return ResolverSettings()
 
 
-def write_all(folder: Path, contents: Mapping[str, str], *, owner: tuple[int, int] | None = None) -> None:
+def write_all(folder: str, contents: Mapping[str, str], *, owner: tuple[int, int] | None = None) -> None:
     """Writes each file in place (0644, of ``owner``: uid and gid, else root), keeping its inode."""
     for name, text in contents.items():
-        descriptor = os.open(folder / name, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
+        descriptor = os.open(f"{folder}/{name}", flags, 0o644)
         try:
-            data = text.encode()
-            os.ftruncate(descriptor, 0)
-            os.pwrite(descriptor, data, 0)
+            os.write(descriptor, text.encode())
             os.fchmod(descriptor, 0o644)
             if owner:
                 os.fchown(descriptor, *owner)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import secrets
 import shutil
 import threading
@@ -254,7 +255,7 @@ class Life:
         options = dict(log.options) if log else {}
         driver = log.driver if log else ""
         settings = {
-            "path": str(self.parts.log_path(container.id)),
+            "path": f"{self.parts.folder_text(container.id)}/logs/output",
             "driver": "none" if driver == "none" else "local",
             "max_size": _log_size(options.get("max-size", "")),
             "max_file": _log_files(options.get("max-file", "")),
@@ -263,7 +264,7 @@ class Life:
         try:
             pid, warnings = shim.create_with_warnings(
                 container.id,
-                str(self.parts.bundle(container.id)),
+                self.parts.bundle_text(container.id),
                 settings,
                 stdin_open=service.stdin_open,
                 cgroup_path=bundle.cgroup_path(self.parts, container),
@@ -334,8 +335,7 @@ class Life:
 
     def clear(self, container: Container) -> None:
         """What the last run left in the shim: its record and its cgroup."""
-        place = self.parts.bundle(container.id)
-        if not (place / "state.json").exists():
+        if not os.path.exists(f"{self.parts.bundle_text(container.id)}/state.json"):
             return
         shim = self.parts.shims.client(container.group)
         try:
@@ -385,12 +385,14 @@ class Life:
     def _etc(self, container: Container, endpoints: list[EndpointSpec], ids: Range | None) -> dict[str, str]:
         """/etc/hosts, hostname and resolv.conf; another container's when its network is shared."""
         other = shared_with(container.spec.namespaces, "network")
-        folder = self.parts.etc(self.parts.registry.get(other).id if other else container.id)
+        folder = self.parts.bundle_text(self.parts.registry.get(other).id if other else container.id)
         if not other:
-            self._write_etc(container, endpoints, ids)
-        return {f"/etc/{name}": str(folder / name) for name in ("hosts", "hostname", "resolv.conf")}
+            self._write_etc(container, folder, endpoints, ids)
+        return {f"/etc/{name}": f"{folder}/{name}" for name in ("hosts", "hostname", "resolv.conf")}
 
-    def _write_etc(self, container: Container, endpoints: list[EndpointSpec], ids: Range | None) -> None:
+    def _write_etc(
+        self, container: Container, folder: str, endpoints: list[EndpointSpec], ids: Range | None
+    ) -> None:
         service = container.spec.service
         hostname = self.parts.hostname(container)
         resolver = hosts.container_resolver(
@@ -400,8 +402,7 @@ class Life:
             search=service.dns_search,
             options=service.dns_opt,
         )
-        folder = self.parts.etc(container.id)
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        bundle.make_folder(folder)
         write_all(
             folder,
             {

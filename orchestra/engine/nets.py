@@ -55,7 +55,9 @@ class Nets:
                 continue
             self._specs[record.name] = NetworkSpec.from_dict(record.data)
             self._created[record.name] = record.created
+        self._recorded: set[str] = set()  # containers with leases in the store
         for lease in parts.store.leases():
+            self._recorded.add(lease.container)
             self._taken.setdefault(lease.network, {})[lease.address] = lease.container
 
     # networks
@@ -197,7 +199,7 @@ class Nets:
     def _claim(self, container: Container, use: NetworkUse) -> EndpointSpec:
         network = self.ensure(use.network)
         taken = self._taken.setdefault(network.id, {})
-        others = {address for address, holder in taken.items() if holder != container.id}
+        others = _Others(taken, container.id)
         fixed = use.attachment
         before = container.state.networks.get(use.network)
         addresses = []
@@ -234,7 +236,10 @@ class Nets:
         leases = [
             LeaseRecord(e.network.id, address, container_id) for e in endpoints for address in e.addresses
         ]
-        self.parts.store.set_leases(container_id, leases)
+        if not leases and container_id not in self._recorded:
+            return
+        self.parts.store.set_leases(container_id, leases, none_yet=container_id not in self._recorded)
+        self._recorded.add(container_id)
 
     def _forget_leases(self, container_id: str) -> bool:
         held = False
@@ -247,8 +252,10 @@ class Nets:
     def release(self, container: Container) -> None:
         """The container has stopped: its addresses are free, its names have no answer."""
         with self._lock:
-            if self._forget_leases(container.id):
+            held = self._forget_leases(container.id)
+            if held or container.id in self._recorded:
                 self.parts.store.set_leases(container.id, ())
+                self._recorded.discard(container.id)
         self.dns.forget(container.id)
         self.dns.directory.remove(container.id)
 
@@ -403,6 +410,16 @@ class Nets:
     def close(self) -> None:
         self.dns.stop()
         self.host.close()
+
+
+class _Others:
+    """The addresses that others than ``me`` hold."""
+
+    def __init__(self, taken: Mapping[str, str], me: str) -> None:
+        self._taken, self._me = taken, me
+
+    def __contains__(self, address: object) -> bool:
+        return self._taken.get(str(address), self._me) != self._me
 
 
 def host_mode(container: Container) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -40,6 +41,8 @@ class Owners:
         given = None if ids is None or self._may_map(self.parts.paths) else ids
         if given:
             self.note()
+        elif not os.path.lexists(f"{self.parts.folder_text(container.id)}/ids"):
+            return None  # as inside already
         bring(*self._layer(container), given)
         return given
 

@@ -128,6 +128,13 @@ class Parts:
         """What of a container outlives a reboot."""
         return _below(self.paths.containers, container_id)
 
+    def folder_text(self, container_id: str) -> str:
+        """``folder`` as text."""
+        return f"{self.paths.containers}/{container_id}"
+
+    def bundle_text(self, container_id: str) -> str:
+        return f"{self.paths.bundles}/{container_id}"
+
     def bundle(self, container_id: str) -> Path:
         return _below(self.paths.bundles, container_id)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +24,17 @@ def read(path: Path | None = None) -> tuple[Path, dict[str, Any]]:
     """(the file, what it says). OrchestraError for what is no JSON, or a key that is not known."""
     place = path or Path(os.environ.get("ORCHESTRA_SETTINGS") or PLACE)
     try:
-        text = place.read_text("utf-8")
+        look = os.stat(place)
+        data = _parsed(place, look.st_ino, look.st_mtime_ns, look.st_size)
     except FileNotFoundError:
         return place, {}
+    return place, data
+
+
+@lru_cache(maxsize=4)
+def _parsed(place: Path, *_look: int) -> dict[str, Any]:
+    """Read once for each look (inode, time, size) of the file; nobody changes what it gives."""
+    text = place.read_text("utf-8")
     try:
         data = json.loads(text)
     except ValueError as problem:
@@ -40,7 +49,7 @@ def read(path: Path | None = None) -> tuple[Path, dict[str, Any]]:
             hint=f"known: {', '.join(sorted(_KEYS))}",
             location=Location(str(place), 1),
         )
-    return place, data
+    return dict(data)
 
 
 def pools(path: Path | None = None) -> tuple[Pool, ...]:

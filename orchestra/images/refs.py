@@ -81,15 +81,16 @@ class Refs:
 
     def __init__(self, root: Path) -> None:
         self.path = root / "index.json"
+        self._text = str(self.path)
         self._cached: tuple[tuple[int, int, int], Catalog] | None = None
 
     def read(self) -> Catalog:
+        cached = self._cached
         try:
+            if cached and cached[0] == _stamp(os.stat(self._text)):
+                return cached[1]
             with open(self.path, "rb") as stream:
-                stat = os.fstat(stream.fileno())
-                stamp = (stat.st_ino, stat.st_mtime_ns, stat.st_size)
-                if self._cached and self._cached[0] == stamp:
-                    return self._cached[1]
+                stamp = _stamp(os.fstat(stream.fileno()))
                 catalog = _decode(stream.read(), self.path)
         except FileNotFoundError:
             return Catalog()
@@ -108,6 +109,10 @@ class Refs:
         except OSError as error:
             aside.unlink(missing_ok=True)
             raise from_os_error(error, "writing the list of images") from error
+
+
+def _stamp(look: os.stat_result) -> tuple[int, int, int]:
+    return look.st_ino, look.st_mtime_ns, look.st_size
 
 
 def _encode(catalog: Catalog) -> bytes:

@@ -31,7 +31,7 @@ from typing import TYPE_CHECKING
 from orchestra.errors import ConflictError, NotFoundError
 from orchestra.events import Sink, nowhere
 from orchestra.images.blobs import BlobStore, BlobWriter
-from orchestra.images.digest import digest_of, hex_of, short
+from orchestra.images.digest import Digest, digest_of, hex_of, short
 from orchestra.images.image import Image, make_image
 from orchestra.images.locks import acquire, locked
 from orchestra.images.manifest import Descriptor, Index, Manifest, parse_manifest
@@ -73,6 +73,8 @@ class ImageStore:
         self.leases_dir = self.root / "leases"
         self.trash_dir = self.root / "trash"
         self._images: dict[str, Image] = {}
+        self._resolved: tuple[Catalog, dict[str, Image]] = (Catalog(), {})  # what was found in this catalog
+        self._unpacked: dict[Digest, tuple[builtins.list[Path], builtins.list[str]]] = {}  # layers, and their marks
         if not (self.root / "oci-layout").exists():
             self.make()
 
@@ -155,8 +157,16 @@ class ImageStore:
     def resolve(self, text: str) -> Image | None:
         """An image by name, name and digest, image id, manifest digest, or a unique prefix of an id."""
         catalog = self.refs.read()
-        entry = _find(catalog, text)
-        return self._image(entry, catalog) if entry else None
+        known = self._resolved
+        if known[0] is not catalog:
+            known = self._resolved = (catalog, {})
+        found = known[1].get(text)
+        if found is None:
+            entry = _find(catalog, text)
+            if entry is None:
+                return None
+            found = known[1][text] = self._image(entry, catalog)
+        return found
 
     def get(self, text: str) -> Image:
         """:meth:`resolve`, or an error."""
@@ -178,9 +188,15 @@ class ImageStore:
 
     def layers(self, image: Image, *, sink: Sink = nowhere) -> builtins.list[Path]:
         """The unpacked layers, lowest first; what is missing is unpacked now."""
-        from orchestra.images.rootfs import unpack
+        known = self._unpacked.get(image.id)
+        if known is not None and all(map(os.path.exists, known[1])):
+            return builtins.list(known[0])
+        from orchestra.images.rootfs import layer_dir, unpack
 
-        return unpack(self, image, sink=sink)
+        paths = unpack(self, image, sink=sink)
+        marks = [str(layer_dir(self, chain_id) / "info.json") for chain_id in image.chain_ids]
+        self._unpacked[image.id] = (paths, marks)
+        return builtins.list(paths)
 
     # --- names -----------------------------------------------------------------------------------
 

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import hashlib
 import ipaddress
-from collections.abc import Collection, Iterable, Iterator, Sequence
+import socket
+from collections.abc import Collection, Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from orchestra.compose.model import IpamPool
 from orchestra.errors import ConflictError, OrchestraError
-from orchestra.network.model import NetworkSpec, Subnet, network_of
+from orchestra.network.model import NetworkSpec, Subnet, network_of, packed
 
 IPNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
 IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -153,7 +154,7 @@ def _free6(network: str, taken: Iterable[IPNetwork]) -> IPNetwork:
 
 
 def choose_address(
-    network: NetworkSpec, version: int, taken: Collection[str], *, wanted: str = "", after: str = ""
+    network: NetworkSpec, version: int, taken: Container[str], *, wanted: str = "", after: str = ""
 ) -> str:
     """A free address of that IP version, or '' when the network has no such subnet. ``wanted`` is a fixed
     address; ``after`` the one given out last."""
@@ -161,10 +162,10 @@ def choose_address(
         return _fixed(network, wanted, taken)
     subnets = [subnet for subnet in network.subnets if subnet.version == version]
     for subnet in subnets:
-        blocked = set(taken) | {subnet.gateway} | {_canonical(text) for text in subnet.aux.values()}
+        blocked = {subnet.gateway, *(_canonical(text) for text in subnet.aux.values())}
         for address in _candidates(subnet, after):
-            if str(address) not in blocked:
-                return str(address)
+            if address not in taken and address not in blocked:
+                return address
     if subnets:
         raise ConflictError(
             f"network {network.name} has no free IPv{version} address left in {subnets[0].cidr}"
@@ -172,7 +173,7 @@ def choose_address(
     return ""
 
 
-def _fixed(network: NetworkSpec, wanted: str, taken: Collection[str]) -> str:
+def _fixed(network: NetworkSpec, wanted: str, taken: Container[str]) -> str:
     address = str(_address(network.name, "address", wanted))
     subnet = network.subnet_of(address)
     if subnet is None:
@@ -186,7 +187,7 @@ def _fixed(network: NetworkSpec, wanted: str, taken: Collection[str]) -> str:
     return address
 
 
-def _candidates(subnet: Subnet, after: str) -> Iterator[IPAddress]:
+def _candidates(subnet: Subnet, after: str) -> Iterator[str]:
     """The host addresses of the pool: those after ``after`` first, then from the start."""
     pool = network_of(subnet.ip_range or subnet.cidr)
     whole = network_of(subnet.cidr)
@@ -194,11 +195,20 @@ def _candidates(subnet: Subnet, after: str) -> Iterator[IPAddress]:
     if whole.prefixlen < whole.max_prefixlen - 1:
         first = max(first, int(whole.network_address) + 1)
         last = min(last, int(whole.broadcast_address) - (whole.version == 4))
-    make = ipaddress.IPv4Address if whole.version == 4 else ipaddress.IPv6Address
+    make = _text4 if whole.version == 4 else _text6
     start = first
-    if after and (":" in after) == (whole.version == 6) and first <= int(ipaddress.ip_address(after)) < last:
-        start = int(ipaddress.ip_address(after)) + 1
+    if after and (":" in after) == (whole.version == 6):
+        number = int.from_bytes(packed(after), "big")
+        start = number + 1 if first <= number < last else first
     for number in range(start, last + 1):
         yield make(number)
     for number in range(first, start):
         yield make(number)
+
+
+def _text4(number: int) -> str:
+    return socket.inet_ntoa(number.to_bytes(4, "big"))
+
+
+def _text6(number: int) -> str:
+    return str(ipaddress.IPv6Address(number))

@@ -144,14 +144,19 @@ class Store:
         rows = self._database.query("SELECT network, address, container FROM leases")
         return [LeaseRecord(*row) for row in rows]
 
-    def set_leases(self, container_id: str, leases: Iterable[LeaseRecord]) -> None:
-        """Replaces the container's leases, taking over addresses that another one holds."""
+    def set_leases(self, container_id: str, leases: Iterable[LeaseRecord], *, none_yet: bool = False) -> None:
+        """Replaces the container's leases, taking over addresses that another one holds. ``none_yet``: it is
+        known to have none here, so there is nothing to delete."""
+        rows = [(lease.network, lease.address, lease.container) for lease in leases]
+        statement = "INSERT OR REPLACE INTO leases (network, address, container) VALUES (?,?,?)"
+        if none_yet:
+            if rows:  # one statement: a transaction of its own
+                values = [value for row in rows for value in row]
+                self._database.execute(statement + ",(?,?,?)" * (len(rows) - 1), values)
+            return
         with self.transaction():
             self._database.execute("DELETE FROM leases WHERE container=?", (container_id,))
-            self._database.execute_many(
-                "INSERT OR REPLACE INTO leases (network, address, container) VALUES (?,?,?)",
-                [(lease.network, lease.address, lease.container) for lease in leases],
-            )
+            self._database.execute_many(statement, rows)
 
     def ports(self) -> list[PortRecord]:
         rows = self._database.query(f"SELECT {_PORT} FROM ports")
@@ -218,8 +223,11 @@ class Store:
         self._database.execute("INSERT OR REPLACE INTO facts (name, value) VALUES (?,?)", (name, value))
 
 
+_ENCODER = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False)
+
+
 def _pack(data: Mapping[str, Any]) -> str:
-    return json.dumps(data, separators=(",", ":"), ensure_ascii=False)
+    return _ENCODER.encode(data)
 
 
 def _project(row: Row) -> ProjectRecord:
