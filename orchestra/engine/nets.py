@@ -24,7 +24,7 @@ from orchestra.network import ipam
 from orchestra.network.dns.server import DnsServer, Sockets, listen
 from orchestra.network.dns.zone import NameRecord, View
 from orchestra.network.manager import Networks
-from orchestra.network.model import EndpointSpec, Forward, NetworkSpec, forwards
+from orchestra.network.model import EndpointSpec, Forward, NetworkSpec, forwards, packed
 from orchestra.store.records import LeaseRecord, NetworkRecord
 
 BUILTIN = ("host", "none")
@@ -45,6 +45,7 @@ class Nets:
         self._created: dict[str, float] = {}
         self._taken: dict[str, dict[str, str]] = {}  # network id → address → container
         self._last: dict[str, str] = {}
+        self._highest: dict[str, int] = {}  # of addresses ever given, in networks that we have made; see _known
         self._firewall = Batch(self._sync_firewall)
         self._ready: set[str] = set()
         self._unfinished: list[NetworkSpec] = []
@@ -96,6 +97,7 @@ class Nets:
                 store.remove_network(spec.id)
                 raise
             self._specs[spec.name], self._created[spec.name] = spec, created
+            self._highest |= {f"{spec.id}/{version}": 0 for version in (4, 6)}
             self._ready.add(spec.id)
         self._firewall.run()
         self.parts.hub.publish("network", "create", spec.id, {"name": spec.name, "type": driver, **labels})
@@ -119,6 +121,8 @@ class Nets:
             self.parts.store.remove_network(spec.id)
             del self._specs[spec.name]
             self._taken.pop(spec.id, None)
+            for version in (4, 6):
+                self._highest.pop(f"{spec.id}/{version}", None)
         self._firewall.run()
         self.parts.hub.publish("network", "destroy", spec.id, {"name": spec.name, **spec.labels})
 
@@ -202,7 +206,7 @@ class Nets:
         others = _Others(taken, container.id)
         fixed = use.attachment
         before = container.state.networks.get(use.network)
-        addresses = []
+        addresses, known = [], False
         for version, wanted, old in (
             (4, fixed.ipv4_address, before.ipv4 if before else ""),
             (6, fixed.ipv6_address, before.ipv6 if before else ""),
@@ -214,6 +218,7 @@ class Nets:
             )
             if address:
                 taken[address] = container.id
+                known = self._known(f"{network.id}/{version}", address) or known
                 if not wanted:
                     self._last[f"{network.id}/{version}"] = address
             addresses.append(address)
@@ -230,7 +235,18 @@ class Nets:
             use.aliases,
             fixed.link_local_ips,
             fixed.gw_priority,
+            announce=known or bool(mac or fixed.link_local_ips) or network.driver != "bridge",
         )
+
+    def _known(self, key: str, address: str) -> bool:
+        """Whether somebody may have had the address before, so that neighbours or the bridge may look for it where
+        it is no more: unless it is above all that were given in a network which is new in this daemon's life."""
+        number = int.from_bytes(packed(address), "big")
+        highest = self._highest.get(key, number)
+        if number <= highest:
+            return True
+        self._highest[key] = number
+        return False
 
     def _save_leases(self, container_id: str, endpoints: Sequence[EndpointSpec]) -> None:
         leases = [

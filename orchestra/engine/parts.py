@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 class Shims:
-    """One client a project. ``on_event(group, event)`` hears of exits and starts, ``on_lost(group)`` that a
+    """One client a project. ``on_event(group, event)`` hears of exits, ``on_lost(group)`` that a
     shim has died; both in a thread of the group's own."""
 
     def __init__(self, paths: Paths) -> None:
@@ -55,7 +55,7 @@ class Shims:
             if found is not None:
                 return found
             made = shimclient.ensure(self.paths, group, self._nursery)
-            events = made.events()
+            events = made.events(("exit",))
             with self._lock:
                 self._clients[group] = made
             threading.Thread(

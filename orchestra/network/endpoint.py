@@ -204,7 +204,7 @@ def _layer3(network: NetworkSpec) -> bool:
 
 def _apply_sysctls(endpoint: EndpointSpec) -> None:
     """The endpoint's ``net.`` settings. /proc/sys shows the namespace of the thread that opens it."""
-    if endpoint.ipv6:
+    if endpoint.ipv6 and endpoint.announce:
         write_sysctl(f"net/ipv6/conf/{endpoint.interface_name}/ndisc_notify", "1")
     for key, value in endpoint.sysctls:
         parts = ["IFNAME" if part == "IFNAME" else part for part in key.replace("/", ".").split(".")]

@@ -127,7 +127,7 @@ class EndpointSpec:
     """One interface of a container. ``interface_name`` '' means the next free ethN; ``mac`` '' means one
     made from the address. The default route goes through the endpoint of :func:`gateway_endpoint`.
     ``sysctls`` are ``net.`` keys with IFNAME standing for the interface's name. ``announce``: whether it tells
-    its neighbours its MAC when it comes up (a gratuitous ARP reply, which reaches every port of the bridge)."""
+    its neighbours its MAC when it comes up; that reaches every port of the bridge."""
 
     container_id: str
     network: NetworkSpec

@@ -29,6 +29,7 @@ RTM_NEWROUTE, RTM_DELROUTE, RTM_GETROUTE = 24, 25, 26
 IFF_UP = 1
 IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_LINK, IFLA_MASTER = 1, 3, 4, 5, 10
 IFLA_LINKINFO, IFLA_NET_NS_PID, IFLA_AF_SPEC, IFLA_GROUP, IFLA_NET_NS_FD = 18, 19, 26, 27, 28
+IFLA_NUM_TX_QUEUES, IFLA_NUM_RX_QUEUES = 31, 32
 IFLA_INFO_KIND, IFLA_INFO_DATA, IFLA_INFO_SLAVE_KIND, IFLA_INFO_SLAVE_DATA = 1, 2, 4, 5
 IFLA_INET6_ADDR_GEN_MODE, ADDR_GEN_NONE = 8, 1
 IFLA_INET_CONF = 1
@@ -94,6 +95,9 @@ def word(kind: int, value: int) -> bytes:
     return _WORD.pack(8, kind, value)
 
 
+_ONE_QUEUE = word(IFLA_NUM_TX_QUEUES, 1) + word(IFLA_NUM_RX_QUEUES, 1)
+
+
 def text(kind: int, value: str) -> bytes:
     return attribute(kind, value.encode() + b"\0")
 
@@ -136,11 +140,12 @@ def link_add_veth(
     name: str, *, master: int, group: int, mtu: int, peer: str, peer_mac: str, netns_fd: int
 ) -> Request:
     """A veth pair: ``name`` here as a port of ``master``, ``peer`` made directly in the other namespace
-    (both down). Moving a link afterwards would wait for an RCU grace period (~12 ms)."""
-    inner = [_ifinfo(), text(IFLA_IFNAME, peer), word(IFLA_NET_NS_FD, netns_fd)]
+    (both down). Moving a link afterwards would wait for an RCU grace period (~12 ms). Each end has one queue
+    each way, as it has by default; unless that is said, the kernel makes one a processor and takes them away."""
+    inner = [_ifinfo(), text(IFLA_IFNAME, peer), word(IFLA_NET_NS_FD, netns_fd), _ONE_QUEUE]
     if peer_mac:
         inner.append(attribute(IFLA_ADDRESS, mac_bytes(peer_mac)))
-    outer = [text(IFLA_IFNAME, name), word(IFLA_MASTER, master), word(IFLA_GROUP, group)]
+    outer = [text(IFLA_IFNAME, name), word(IFLA_MASTER, master), word(IFLA_GROUP, group), _ONE_QUEUE]
     if mtu:
         inner.append(word(IFLA_MTU, mtu))
         outer.append(word(IFLA_MTU, mtu))

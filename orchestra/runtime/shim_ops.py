@@ -96,6 +96,7 @@ class Operations:
     def op_events(self, request: Request) -> object:
         request.reply(True)
         request.peer.listening = True
+        request.peer.kinds = tuple(request.args.get("types") or ())
         return LATER
 
     # Life of a container

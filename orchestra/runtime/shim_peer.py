@@ -58,6 +58,7 @@ class Peer:
         self.on_request = on_request
         self.on_gone = on_gone
         self.listening = False
+        self.kinds: tuple[str, ...] = ()  # the types of events it listens to; none: all
         self._queue: deque[tuple[dict[str, Any], list[int]]] = deque()
         self._fd = link.fileno()
         loop.add(self._fd, READ, self._ready)

@@ -76,7 +76,7 @@ class Shim:
 
     def tell(self, event: dict[str, object]) -> None:
         for peer in list(self.peers):
-            if peer.listening:
+            if peer.listening and (not peer.kinds or event["type"] in peer.kinds):
                 peer.send({"event": event})
 
     def run(self) -> None:

@@ -288,12 +288,13 @@ class ShimClient:
         """{"pid", "project", "cgroups"} of the shim."""
         return dict(self.call("hello"))
 
-    def events(self) -> Iterator[dict[str, Any]]:
-        """All that happens from now on (the subscription stands when this returns). It ends with
-        ``ShimGone`` when the shim does, and quietly when this client is closed."""
+    def events(self, types: Sequence[str] = ()) -> Iterator[dict[str, Any]]:
+        """All that happens from now on (the subscription stands when this returns), or what is of these types:
+        each event wakes the listener. It ends with ``ShimGone`` when the shim does, and quietly when this
+        client is closed."""
         link = self._open()
         try:
-            self._ask(link, "events", {}, ())
+            self._ask(link, "events", {"types": [*types]} if types else {}, ())
             with self._lock:
                 if self._closed:
                     raise ShimGone(f"the client of {self.place} is closed")
