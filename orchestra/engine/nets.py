@@ -45,7 +45,9 @@ class Nets:
         self._created: dict[str, float] = {}
         self._taken: dict[str, dict[str, str]] = {}  # network id → address → container
         self._last: dict[str, str] = {}
-        self._highest: dict[str, int] = {}  # of addresses ever given, in networks that we have made; see _known
+        self._highest: dict[
+            str, int
+        ] = {}  # of addresses ever given, in networks that we have made; see _known
         self._firewall = Batch(self._sync_firewall)
         self._ready: set[str] = set()
         self._unfinished: list[NetworkSpec] = []

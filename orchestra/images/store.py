@@ -74,7 +74,9 @@ class ImageStore:
         self.trash_dir = self.root / "trash"
         self._images: dict[str, Image] = {}
         self._resolved: tuple[Catalog, dict[str, Image]] = (Catalog(), {})  # what was found in this catalog
-        self._unpacked: dict[Digest, tuple[builtins.list[Path], builtins.list[str]]] = {}  # layers, and their marks
+        self._unpacked: dict[
+            Digest, tuple[builtins.list[Path], builtins.list[str]]
+        ] = {}  # layers, and their marks
         if not (self.root / "oci-layout").exists():
             self.make()
 

@@ -263,9 +263,7 @@ def address_add(index: int, address: str, prefix: int) -> Request:
     """An address; an IPv6 one is usable at once (no duplicate address detection: we chose it)."""
     raw = packed(address)
     family = socket.AF_INET if len(raw) == 4 else socket.AF_INET6
-    body = (
-        _IFADDR.pack(family, prefix, 0, 0, index) + attribute(IFA_LOCAL, raw) + attribute(IFA_ADDRESS, raw)
-    )
+    body = _IFADDR.pack(family, prefix, 0, 0, index) + attribute(IFA_LOCAL, raw) + attribute(IFA_ADDRESS, raw)
     if len(raw) == 16:
         body += word(IFA_FLAGS, IFA_F_NODAD)
     elif prefix < 31:

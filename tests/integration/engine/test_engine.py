@@ -8,6 +8,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import pytest
 from support.engine import eventually, image_cache, need, need_root
 
 from orchestra.backend import ContainerSpec, ExecSpec, NetworkUse, RestartSpec
-from orchestra.compose.model import HealthCheck, Mount, Network, Port, Service
+from orchestra.compose.model import HealthCheck, IpamPool, Mount, Network, NetworkAttachment, Port, Service
 from orchestra.engine.engine import Engine
 from orchestra.errors import ConflictError, NotFoundError, OrchestraError
 from orchestra.images.archive import load
@@ -207,3 +208,45 @@ def test_many_at_once_and_nothing_left(engine: Engine) -> None:
     assert not any(os.path.exists(f"/proc/{pid}") for pid in pids)
     assert not engine.busy()
     assert not list(engine.paths.bundles.iterdir())
+
+
+def notifies(engine: Engine, name: str) -> str:
+    read, write = os.pipe()
+    null = os.open(os.devnull, os.O_RDWR)
+    try:
+        words = ("cat", "/proc/sys/net/ipv4/conf/eth0/arp_notify")
+        assert engine.exec_wait(engine.exec(name, ExecSpec(words), (null, write, null))) == 0
+        return os.read(read, 10).decode().strip()
+    finally:
+        for fd in (read, write, null):
+            os.close(fd)
+
+
+def test_only_an_address_that_somebody_may_have_had_is_announced(engine: Engine, place: Path) -> None:
+    engine.create_network(Network("n", "n", ipam=(IpamPool("10.218.40.0/24"),)), {})
+    for name in ("a", "b"):
+        listen = ("sh", "-c", "while true; do echo hello | nc -l -p 80; done")
+        engine.create(spec(engine, name, *listen, networks=("n",)))
+        engine.start(name)
+    assert [notifies(engine, name) for name in ("a", "b")] == ["0", "0"]
+    engine.restart("a", timeout=0)
+    assert notifies(engine, "a") == "1"
+    fixed = replace(spec(engine, "m", networks=("n",)), networks=(NetworkUse("n", NetworkAttachment(mac_address="02:00:00:00:00:77")),))
+    engine.create(fixed)
+    engine.start("m")
+    assert notifies(engine, "m") == "1"
+    engine.create(spec(engine, "c", "sh", "-c", "nc -w 5 a 80 </dev/null; nc -w 5 b 80 </dev/null", networks=("n",)))
+    engine.start("c")
+    engine.wait("c")
+    assert output(engine, "c").split() == [b"hello", b"hello"]
+    engine.close()  # whatever another daemon gave before is not known any more
+    again = Engine(Paths.from_environment({}, root=str(place)))
+    try:
+        again.recover()
+        again.create(spec(again, "d", networks=("n",)))
+        again.start("d")
+        assert notifies(again, "d") == "1"
+    finally:
+        clear(again)
+        engine.close = again.close  # type: ignore[method-assign]  # the fixture ends the living one
+        engine.parts, engine.nets = again.parts, again.nets

@@ -327,3 +327,20 @@ def test_a_burst_is_fast_and_removal_takes_everything(world: World) -> None:
     world.manager.create(again)  # complete what is there already
     world.manager.remove(net)
     wait_for(lambda: not any(name.startswith("ov") for name in links()))
+
+
+def test_a_refusal_among_several_requests(tmp_path: Path) -> None:
+    """The kernel goes on after it, the first is told, and the socket can be used on."""
+    lab = Lab(tmp_path)
+    try:
+        with netlink.Netlink() as link:
+            adds = [netlink.link_add_bridge(name, mac="02:00:00:00:00:01", mtu=0, group=0) for name in ("one", "two")]
+            for requests in ([netlink.link_up(9999), adds[0]], [adds[1], netlink.link_up(9999), adds[1]]):
+                with pytest.raises(netlink.NetlinkError, match="set link 9999 up"):
+                    link.run(requests)
+            with pytest.raises(netlink.NetlinkError, match="add bridge two"):
+                link.run([adds[1]])
+            link.run([netlink.link_delete("one"), netlink.link_delete("two"), netlink.link_delete("two")])
+            assert not {"one", "two"} & {found.name for found in link.links()}
+    finally:
+        lab.close()

@@ -12,9 +12,10 @@ from pathlib import Path
 import pytest
 from support.netlab import OUTSIDE_IP, Box, Lab, wait_for
 
+from orchestra.errors import OrchestraError
 from orchestra.network.dns import message
 from orchestra.network.dns.forward import Forwarder
-from orchestra.network.dns.server import DnsServer
+from orchestra.network.dns.server import DnsServer, listen
 from orchestra.network.dns.zone import NameRecord, View
 from orchestra.network.endpoint import loopback_up
 from orchestra.network.netlink import link_up
@@ -240,3 +241,51 @@ def test_a_server_that_comes_back_serves_on(lab: Lab, server: DnsServer) -> None
     assert udp(box, query("me")).values == ["10.0.0.1"] and tcp(box, query("me")).values == ["10.0.0.1"]
     assert time.monotonic() - started < 5
     third.stop()
+
+
+def test_sockets_made_beforehand(lab: Lab, server: DnsServer) -> None:
+    server.directory.put("c", [NameRecord("n", "net", ("me",), ("10.0.0.1",))])
+    box = lab.box()
+    loopback_up(box.fd)
+    server.serve("c", box.pid, View(("n",)), box.inside(listen))
+    assert udp(box, query("me")).values == ["10.0.0.1"] and tcp(box, query("me")).values == ["10.0.0.1"]
+    server.stop()
+    sockets = box.inside(listen)
+    with pytest.raises(OrchestraError, match="not running"):
+        server.serve("c", box.pid, View(("n",)), sockets)
+    assert [one.fileno() for one in sockets] == [-1, -1]
+    assert not server._clients and not server._sources
+
+
+def test_containers_come_and_go_beside_one_that_stays(lab: Lab, server: DnsServer) -> None:
+    """Descriptors are used again at once; whoever stays is never taken for one that went."""
+    server.directory.put("c", [NameRecord("n", "net", ("me",), ("10.0.0.1",))])
+    box = container(lab, server, "c", View(("n",)))
+    others = [lab.box() for _ in range(3)]
+    for other in others:
+        loopback_up(other.fd)
+    ended = threading.Event()
+    failures: list[BaseException] = []
+
+    def churn(number: int) -> None:
+        try:
+            while not ended.is_set():
+                name = f"{number}-{time.monotonic()}"
+                server.serve(name, others[number].pid, View(("n",)))
+                server.forget(name)
+        except BaseException as problem:
+            failures.append(problem)
+
+    threads = [threading.Thread(target=churn, args=(number,)) for number in range(len(others))]
+    for thread in threads:
+        thread.start()
+    try:
+        for _ in range(40):
+            assert udp(box, query("me")).values == ["10.0.0.1"]
+    finally:
+        ended.set()
+        for thread in threads:
+            thread.join()
+    assert not failures
+    wait_for(lambda: list(server._clients) == ["c"])
+    assert len(server._sources) == 3

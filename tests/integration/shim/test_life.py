@@ -283,3 +283,13 @@ def test_two_never_serve_one_project(w: World) -> None:
         assert len({client.hello()["pid"] for client in clients}) == 1
         for client in clients:
             client.close()
+
+
+def test_a_listener_hears_of_the_types_that_it_asks_for(w: World) -> None:
+    some, every = w.client.events(("exit",)), w.client.events()
+    w.run("a", "true")
+    w.client.wait("a")
+    w.client.delete("a")
+    assert [next(every)["type"] for _ in range(4)] == ["create", "start", "exit", "delete"]
+    w.run("b", "true")
+    assert [next(some)["id"] for _ in range(2)] == ["a", "b"]

@@ -29,3 +29,14 @@ def test_what_is_wrong_is_told_with_the_file(tmp_path: Path, text: str) -> None:
     with pytest.raises(OrchestraError) as caught:
         settings.pools(place)
     assert caught.value.location and caught.value.location.file == str(place)
+
+
+def test_a_change_holds_for_what_comes_next(tmp_path: Path) -> None:
+    place = tmp_path / "daemon.json"
+    for text, wanted in (("{}", {}), ('{"userns-remap": "auto"}', {"userns-remap": "auto"}), ("{}", {})):
+        other = tmp_path / "new"
+        other.write_text(text)
+        other.rename(place)
+        assert settings.read(place) == (place, wanted)
+    place.unlink()
+    assert settings.read(place) == (place, {})

@@ -378,3 +378,19 @@ def test_full_disk_is_a_clear_error(store: ImageStore, monkeypatch: pytest.Monke
         writer._file = Full()  # type: ignore[assignment]
         with pytest.raises(OrchestraError, match="no space left"):
             writer.write(b"x")
+
+
+def test_what_others_do_to_the_store_is_seen(store: ImageStore) -> None:
+    """A name and its layers are looked up anew when another process has changed them."""
+    first, second = make(store, "x:1", content=b"1"), make(store, "y:1", content=b"2")
+    assert store.get("x:1").id == store.get("x:1").id == first.id
+    other = ImageStore(store.root)
+    other.tag("y:1", "x:1")
+    assert store.get("x:1").id == second.id and "docker.io/library/x:1" in store.get(second.id).references
+    paths = store.layers(second)
+    paths.append(Path("/elsewhere"))  # the caller's own list
+    assert store.layers(second) == paths[:-1]
+    other.remove(second.id, force=True)
+    assert store.resolve("y:1") is None and store.resolve(second.id) is None
+    again = make(store, "y:1", content=b"2")
+    assert [path.is_dir() for path in store.layers(again)] == [True, True]

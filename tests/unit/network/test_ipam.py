@@ -97,3 +97,15 @@ def test_fixed_addresses() -> None:
         choose_address(SMALL, 4, (), wanted="10.1.0.6")
     with pytest.raises(OrchestraError, match="invalid address"):
         choose_address(SMALL, 4, (), wanted="10.1.0")
+
+
+def test_addresses_go_round() -> None:
+    network = NetworkSpec("n", "n", subnets=(Subnet("10.0.0.0/29", "10.0.0.1", aux={"x": "10.0.0.3"}), Subnet("fd00::/125", "fd00::1")))
+    for version, wanted in ((4, ["10.0.0.2", "10.0.0.4", "10.0.0.5", "10.0.0.6", "10.0.0.2"]), (6, ["fd00::2", "fd00::3", "fd00::4"])):
+        last = ""
+        for address in wanted:
+            last = choose_address(network, version, (), after=last)
+            assert last == address
+    taken = {"10.0.0.4": "a", "10.0.0.5": "b"}
+    assert choose_address(network, 4, taken, after="10.0.0.2") == "10.0.0.6"
+    assert choose_address(network, 6, (), after="10.0.0.4") == "fd00::2"

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import json
 
+import pytest
+
 from orchestra.network.model import (
     EndpointSpec,
     Forward,
@@ -10,6 +12,7 @@ from orchestra.network.model import (
     Subnet,
     forwards,
     gateway_endpoint,
+    packed,
 )
 
 
@@ -33,3 +36,17 @@ def test_the_endpoint_that_leads_out() -> None:
     assert forwards([inner, b], [port]) == (Forward(port, "id-c", "10.0.0.2", ""),)
     assert forwards([inner], [port]) == ()
     assert str(port) == "0.0.0.0:8080->80/tcp" and str(PortSpec("::1", 1, 2, "udp")) == "[::1]:1->2/udp"
+
+
+def test_subnets_know_their_addresses() -> None:
+    four, six = Subnet("10.1.16.0/20"), Subnet("fd00:1::/64")
+    inside = {"10.1.16.0": four, "10.1.31.255": four, "fd00:1::": six, "fd00:1:0:0:ffff::1": six}
+    for address, subnet in inside.items():
+        assert subnet.contains(address)
+        assert not (six if subnet is four else four).contains(address)
+    for address in ("10.1.15.255", "10.1.32.0", "10.2.16.1", "fd00:1:0:1::", "fd00:2::1"):
+        assert not four.contains(address) and not six.contains(address)
+    for text in ("10.1.16", "10.1.16.1/20", "", "fd00::g", "10.01.16.1"):
+        with pytest.raises(ValueError):
+            packed(text)
+    assert packed("fe80::1%eth0") == packed("fe80::1")

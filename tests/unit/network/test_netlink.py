@@ -33,6 +33,8 @@ def test_veth_message() -> None:
     info = netlink.attributes(outer[netlink.IFLA_LINKINFO])
     peer = netlink.attributes(netlink.attributes(info[netlink.IFLA_INFO_DATA])[netlink.VETH_INFO_PEER][16:])
     assert peer[netlink.IFLA_IFNAME] == b"eth0\0" and peer[netlink.IFLA_ADDRESS] == b"\2\0\0\0\0\1"
+    for end in (outer, peer):
+        assert end[netlink.IFLA_NUM_TX_QUEUES] == end[netlink.IFLA_NUM_RX_QUEUES] == struct.pack("=I", 1)
     assert peer[netlink.IFLA_NET_NS_FD] == struct.pack("=I", 5) and peer[netlink.IFLA_MTU] == struct.pack(
         "=I", 1400
     )
@@ -47,6 +49,16 @@ def test_addresses_and_routes() -> None:
     assert netlink.attributes(six.body[8:])[netlink.IFA_FLAGS] == struct.pack("=I", netlink.IFA_F_NODAD)
     route = netlink.attributes(netlink.route_default(3, "10.0.0.1", 4).body[12:])
     assert route == {netlink.RTA_OIF: struct.pack("=I", 3), netlink.RTA_GATEWAY: bytes([10, 0, 0, 1])}
+
+
+def test_only_the_last_of_several_asks_for_an_answer() -> None:
+    request = netlink.link_up(1)
+    assert struct.unpack_from("=H", request.pack(1, ack=False), 6)[0] & netlink.NLM_F_ACK == 0
+    with netlink.Netlink() as link:
+        assert link.index("lo") == 1
+        for name in ("no-such-link-0", "a-name-that-is-much-too-long"):
+            with pytest.raises(OSError):
+                link.index(name)
 
 
 def test_macs() -> None:
@@ -72,6 +84,7 @@ def test_names_of_links(tmp_path: object) -> None:
 def test_the_redirect_batch_is_well_formed() -> None:
     messages = redirect.batch(1053, 2053)
     assert len(messages) == 6 and len(redirect.batch(1053, 2053, replace=True)) == 8
+    assert [struct.unpack_from("=H", message, 6)[0] & netlink.NLM_F_ACK for message in messages] == [0] * 5 + [4]
     for message in messages:
         assert struct.unpack_from("=I", message)[0] == len(message) and len(message) % 4 == 0
         assert netlink.attributes(message[20:])[1] == b"orchestra-dns\0"

@@ -162,3 +162,14 @@ def test_a_newer_schema_and_a_broken_file_are_refused(tmp_path: Path) -> None:
     broken.write_bytes(b"not a database" * 100)
     with pytest.raises(OrchestraError, match="cannot open the database"):
         Store(broken)
+
+
+def test_leases_of_a_container_without_any_are_added_at_once(tmp_path: Path) -> None:
+    store = Store(tmp_path / "state.sqlite")
+    store.set_leases("a", [LeaseRecord("n1", "10.0.0.2", "a"), LeaseRecord("n2", "10.1.0.2", "a")], none_yet=True)
+    store.set_leases("b", [LeaseRecord("n1", "10.0.0.2", "b")], none_yet=True)  # taken over
+    store.set_leases("c", [], none_yet=True)
+    assert sorted((lease.network, lease.container) for lease in store.leases()) == [("n1", "b"), ("n2", "a")]
+    store.set_leases("a", [LeaseRecord("n3", "10.2.0.2", "a")])
+    assert sorted((lease.network, lease.container) for lease in store.leases()) == [("n1", "b"), ("n3", "a")]
+    store.close()
