@@ -35,8 +35,11 @@ def alive(pid: int, started: int | None = None) -> bool:
 def _stat(pid: int) -> list[str]:
     """The fields after the command name, which may itself hold blanks and brackets."""
     try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            data = file.read()
+        fd = os.open(f"/proc/{pid}/stat", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            data = os.read(fd, 4096)  # the kernel gives all of it at once
+        finally:
+            os.close(fd)
     except OSError:
         return []
     return data.rpartition(b")")[2].decode().split()

@@ -6,6 +6,7 @@ are. All names are resolved inside the root.
 
 from __future__ import annotations
 
+import functools
 import os
 import stat
 from typing import Any
@@ -34,10 +35,19 @@ class Device:
         return f"device {self.path} {self.kind} {self.major}:{self.minor}"
 
 
+@functools.cache
+def _usual() -> tuple[Device, ...]:
+    return tuple(_parse([]))
+
+
 def parse(entries: list[dict[str, Any]] | None) -> list[Device]:
     """Those of the configuration and the usual ones that it does not name itself."""
+    return _parse(entries) if entries else list(_usual())
+
+
+def _parse(entries: list[dict[str, Any]]) -> list[Device]:
     found = []
-    for entry in entries or ():
+    for entry in entries:
         path, kind = os.path.normpath(str(entry.get("path") or "")), str(entry.get("type") or "")
         if not path.startswith("/"):
             raise OrchestraError(f"linux.devices: the path {path!r} must be absolute")

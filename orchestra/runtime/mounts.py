@@ -9,6 +9,7 @@ procfs.
 from __future__ import annotations
 
 import errno
+import functools
 import os
 import posixpath
 import stat
@@ -40,6 +41,7 @@ _PROC_ALLOWED = frozenset(
         "net/dev",
     )
 )
+_VARIABLE = frozenset(("bind", "rbind", "idmap", "ridmap"))  # words of mounts that differ between containers
 _DATA_MAX = 4095
 _PROC_ROOT = 1  # the inode of a procfs' root directory
 
@@ -70,12 +72,34 @@ def parse(entries: list[dict[str, Any]] | None, bundle: str) -> list[Mount]:
 
 
 def _parse(entry: dict[str, Any], bundle: str) -> Mount:
-    destination = str(entry.get("destination") or "")
+    get = entry.get
+    destination, fstype, source = (str(get(key) or "") for key in ("destination", "type", "source"))
+    options = tuple(map(str, get("options") or ()))
+    uids, gids = ids(get("uidMappings")), ids(get("gidMappings"))
+    if fstype not in ("bind", "overlay") and not (uids or gids or _VARIABLE.intersection(options)):
+        return _shared(destination, fstype, source, options)
+    return _make(destination, fstype, source, options, bundle, uids, gids)
+
+
+@functools.lru_cache(maxsize=64)
+def _shared(destination: str, fstype: str, source: str, options: tuple[str, ...]) -> Mount:
+    """Most containers have the same ones. Nobody changes them."""
+    return _make(destination, fstype, source, options, "/", [], [])
+
+
+def _make(
+    destination: str,
+    fstype: str,
+    source: str,
+    options: tuple[str, ...],
+    bundle: str,
+    uids: userns.Map,
+    gids: userns.Map,
+) -> Mount:
     if not destination:
         raise OrchestraError("mounts: an entry has no destination")
     destination = posixpath.normpath("/" + destination.lstrip("/"))
-    words = mountoptions.parse(str(word) for word in entry.get("options") or ())
-    fstype, source = str(entry.get("type") or ""), str(entry.get("source") or "")
+    words = mountoptions.parse(options)
     if fstype == "bind":
         words.flags |= C.MS_BIND
     if fstype == "overlay":  # mount(2) would take several options in one word, so we do
@@ -91,8 +115,8 @@ def _parse(entry: dict[str, Any], bundle: str) -> Mount:
         fstype,
         source or fstype,
         words,
-        ids(entry.get("uidMappings")),
-        ids(entry.get("gidMappings")),
+        uids,
+        gids,
     )
     if (found.uids or found.gids) and not words.idmap:
         words.idmap = "idmap"

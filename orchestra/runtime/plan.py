@@ -6,6 +6,7 @@ the machine merely lacks becomes an entry of ``warnings``.
 
 from __future__ import annotations
 
+import functools
 import os
 from typing import Any
 
@@ -203,6 +204,7 @@ def _sysctls(plan: Plan) -> None:
             raise OrchestraError(f"linux.sysctl: {name} needs a {kind} namespace of the container's own")
 
 
+@functools.lru_cache(maxsize=64)
 def sysctl_path(name: str) -> str:
     """The file below /proc/sys. Whichever of ``.`` and ``/`` comes first separates (man 8 sysctl)."""
     first = next((letter for letter in name if letter in "./"), ".")

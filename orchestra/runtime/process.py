@@ -66,6 +66,15 @@ _KNOWN = frozenset(
 )
 
 
+class Filter:
+    """A filter of system calls, compiled: the program and the flags for seccomp(2)."""
+
+    __slots__ = ("flags", "program")
+
+    def __init__(self, program: bytes, flags: int) -> None:
+        self.program, self.flags = program, flags
+
+
 @shape
 class Process:
     """Everything of ``process``, checked. ``groups`` is None to leave the supplementary groups alone."""
@@ -94,7 +103,7 @@ class Process:
     warnings: list[str] = field(default_factory=list)
 
 
-def parse(data: dict[str, Any], seccomp: dict[str, Any] | None) -> Process:
+def parse(data: dict[str, Any], seccomp: dict[str, Any] | Filter | None) -> Process:
     """``OrchestraError`` for what makes no sense."""
     args, cwd = [str(word) for word in data.get("args") or ()], str(data.get("cwd") or "")
     if not args:
@@ -137,11 +146,13 @@ def parse(data: dict[str, Any], seccomp: dict[str, Any] | None) -> Process:
         f"process.{key} is not supported and was ignored" for key in sorted(set(data) - _KNOWN) if data[key]
     ]
     if seccomp:
-        found.seccomp, found.seccomp_flags = _seccomp(seccomp)
+        known = seccomp if isinstance(seccomp, Filter) else compile_filter(seccomp)
+        found.seccomp, found.seccomp_flags = known.program, known.flags
     return found
 
 
-def _seccomp(data: dict[str, Any]) -> tuple[bytes, int]:
+def compile_filter(data: dict[str, Any]) -> Filter:
+    """Of ``linux.seccomp``."""
     if data.get("listenerPath"):
         raise UnsupportedError("linux.seccomp.listenerPath: notifications to an agent are not supported")
     unknown = sorted(
@@ -154,7 +165,8 @@ def _seccomp(data: dict[str, Any]) -> tuple[bytes, int]:
     flags = 0
     for word in data.get("flags") or ():
         flags |= _SECCOMP_FLAGS.get(word, 0)
-    return compile_profile(data), flags & ~C.SECCOMP_FILTER_FLAG_TSYNC  # one thread: nothing to synchronise
+    # one thread: nothing to synchronise
+    return Filter(compile_profile(data), flags & ~C.SECCOMP_FILTER_FLAG_TSYNC)
 
 
 def _scheduler(data: dict[str, Any] | None) -> bytes:

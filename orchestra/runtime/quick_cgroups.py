@@ -29,8 +29,10 @@ class Groups:
     def __init__(
         self, values: Values, recipe: Recipe | None, folders: list[str], places: list[tuple[str, str]]
     ) -> None:
-        self.names = [name for name, place in places if place in folders]
-        ordered = [place for _, place in places if place in folders]
+        wanted = set(folders)
+        there = [entry for entry in places if entry[1] in wanted]
+        self.names = [name for name, _ in there]
+        ordered = [place for _, place in there]
         self.folders = [values.text(os.fsencode(folder)) for folder in ordered]
         self.tasks = (
             tuple(_membership(folder) for folder in ordered) if recipe is None else ("tasks",) * len(ordered)

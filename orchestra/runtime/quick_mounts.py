@@ -9,6 +9,7 @@ another mount: so none is inside /proc, and none outside of the root.
 from __future__ import annotations
 
 import errno
+import operator
 import os
 import stat
 
@@ -22,6 +23,7 @@ from orchestra.runtime.quick_covers import tmpfs
 from orchestra.runtime.quick_root import IN_ROOT, Maker, Root
 
 _STRAIGHT = C.RESOLVE_BENEATH | C.RESOLVE_NO_XDEV | C.RESOLVE_NO_SYMLINKS | C.RESOLVE_NO_MAGICLINKS
+_FIELDS = operator.attrgetter("path", "kind", "major", "minor", "mode", "uid", "gid")
 _FOLDER = os.O_PATH | os.O_DIRECTORY
 
 
@@ -140,7 +142,7 @@ def _gather_bind(values: Values, placed: Placed) -> None:
 def shape(plan: Plan, placed: list[Placed]) -> object:
     """What the calls of ``write`` and ``quick_covers.cover`` depend on besides the values."""
     return (
-        tuple(one.shape() for one in placed), tuple(plan.devices), tuple(plan.masked), tuple(plan.protected)
+        tuple([one.shape() for one in placed]), tuple(map(_FIELDS, plan.devices)), tuple(plan.masked), tuple(plan.protected)
     )  # fmt: skip
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import errno
 import functools
+import operator
 import os
 import stat
 import struct
@@ -20,6 +21,7 @@ from orchestra.runtime.process import Process
 
 _NOT_THERE = (errno.ENOENT, errno.ENOTDIR, errno.EACCES)
 _AT_EACCESS = 0x200
+_SETS = operator.attrgetter("bounding", "permitted", "effective", "inheritable", "ambient")
 
 
 def fits(plan: Plan) -> bool:
@@ -68,7 +70,7 @@ def shape(process: Process, given: Given) -> object:
     """What the calls depend on besides the values."""
     return (
         len(given.candidates), given.named, given.owned, process.uid, process.gid,
-        None if process.groups is None else tuple(process.groups), process.umask, process.sets,
+        None if process.groups is None else tuple(process.groups), process.umask, _SETS(process.sets),
         process.no_new_privileges, tuple(process.limits), process.seccomp, process.seccomp_flags,
     )  # fmt: skip
 

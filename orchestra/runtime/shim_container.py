@@ -6,7 +6,6 @@ output into the log, write state.json, and only then tell anyone.
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import sys
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from orchestra.linux import pidfd as pidfds
 from orchestra.linux import procfs
+from orchestra.runtime import configfile
 from orchestra.runtime import shim_state as states
 from orchestra.runtime.cgroups import CgroupManager, Mode, manager
 from orchestra.runtime.logfile import Writer, files_of
@@ -76,10 +76,7 @@ class Container:
         states.save(self.bundle, self.state)
 
     def config(self) -> dict[str, Any]:
-        with open(f"{self.bundle}/config.json", "rb") as file:
-            found = json.load(file)
-        assert isinstance(found, dict)
-        return found
+        return configfile.load(f"{self.bundle}/config.json")
 
     def need(self, *wanted: str) -> None:
         """``StateError`` unless the status is one of ``wanted``."""

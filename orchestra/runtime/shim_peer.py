@@ -61,6 +61,7 @@ class Peer:
         self.kinds: tuple[str, ...] = ()  # the types of events it listens to; none: all
         self._queue: deque[tuple[dict[str, Any], list[int]]] = deque()
         self._fd = link.fileno()
+        self._full = False  # whether the loop tells when there is room again
         loop.add(self._fd, READ, self._ready)
 
     def send(self, message: dict[str, Any], fds: list[int] | None = None) -> None:
@@ -90,14 +91,19 @@ class Peer:
             try:
                 wire.send(self.link, message, tuple(fds))
             except BlockingIOError:
-                self.loop.change(self._fd, READ | WRITE)
+                self._wait(full=True)
                 return
             except OSError:
                 self.close()
                 return
             self._queue.popleft()
             wire.close(fds)
-        self.loop.change(self._fd, READ)
+        self._wait(full=False)
+
+    def _wait(self, *, full: bool) -> None:
+        if full != self._full:
+            self._full = full
+            self.loop.change(self._fd, READ | WRITE if full else READ)
 
     def _ready(self, mask: int) -> None:
         if mask & WRITE:

@@ -144,10 +144,10 @@ class Stdio:
     def _make(self, stream: int) -> str:
         path = f"{self.bundle}/{NAMES[stream]}"
         try:
+            os.mkfifo(path, 0o600)
+        except FileExistsError:
             os.unlink(path)
-        except FileNotFoundError:
-            pass
-        os.mkfifo(path, 0o600)
+            os.mkfifo(path, 0o600)
         os.chmod(path, 0o666)  # /dev/stdout is opened again by unprivileged users; the bundle is private
         return path
 

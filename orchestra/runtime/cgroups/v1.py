@@ -127,7 +127,7 @@ class Version1(CgroupManager):
     def oom_watch(self) -> tuple[int, int] | None:
         """An eventfd registered with cgroup.event_control."""
         folder = self._folder("memory")
-        if not folder or not files.exists(f"{folder}/cgroup.event_control"):
+        if not folder:
             return None
         watch = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         try:
