@@ -3,7 +3,7 @@
 A middle process enters the namespaces by the init's pidfd and makes the program's process inside the
 container's pid namespace as its own sibling, so that the caller is the parent. On cgroup version 1 only
 the program's process goes into the cgroup, by itself: one that is at its limit of processes takes it, too.
-On version 2 both are born in the cgroup.
+On version 2 both are born in the cgroup, unless its limit of processes leaves no room for two.
 Nothing of the host is open in it any more when it enters (CVE-2024-21626), and it is not dumpable
 before it does.
 """
@@ -53,12 +53,13 @@ class Executed:
 @shape
 class Target:
     """The container's init, and where its processes belong: directories of ``cgroup.procs``, or a
-    descriptor for CLONE_INTO_CGROUP."""
+    descriptor for CLONE_INTO_CGROUP; ``full`` is the directory of such a one where nothing can be born."""
 
     pid: int
     pidfd: int
     cgroup_dirs: list[str] = field(default_factory=list)
     cgroup_fd: int | None = None
+    full: str = ""
 
 
 @record
@@ -297,11 +298,17 @@ def _quickly(program: Process, target: Target, flags: int, stdio: tuple[int, int
 def _carefully(
     program: Process, target: Target, flags: int, stdio: tuple[int, int, int], preserve: int
 ) -> PendingExec:
+    if target.cgroup_fd is not None and files.no_room(target.cgroup_fd):
+        folder = os.readlink(f"/proc/self/fd/{target.cgroup_fd}")
+        target = Target(target.pid, target.pidfd, target.cgroup_dirs, None, folder)
     ours, theirs = channel.pair()
     try:
         middle, middle_fd = clone(cgroup_fd=target.cgroup_fd)
         if middle == 0:
             init.guarded(theirs, lambda: _middle(program, target, flags, theirs, stdio, preserve))
+    except OSError as problem:
+        ours.close()
+        raise StepError.of("make the process", problem) from None
     except BaseException:
         ours.close()
         raise
@@ -319,6 +326,8 @@ def _middle(
     preserve: int,
 ) -> NoReturn:
     groups = _cgroup_files(target.cgroup_dirs)
+    if target.full:  # a process that exists may join, whatever the limit
+        groups.append(os.open(f"{target.full}/cgroup.procs", os.O_WRONLY | os.O_CLOEXEC))
     _protect(program)
     if flags & C.CLONE_NEWUSER:
         _own_pipes(program, target.pid, stdio)

@@ -129,3 +129,21 @@ def remove(path: str, deadline: float) -> None:
             if not children:
                 time.sleep(pause)
                 pause = min(pause * 2, 0.05)
+
+
+def no_room(folder: int) -> bool:
+    """Whether the limit of processes of this cgroup (a descriptor, version 2) leaves no room for two more."""
+    found = []
+    for name in ("pids.current", "pids.max"):
+        try:
+            fd = os.open(name, os.O_RDONLY | os.O_CLOEXEC, dir_fd=folder)
+        except OSError:
+            return False
+        try:
+            text = os.read(fd, 32).decode().strip()
+        finally:
+            os.close(fd)
+        if not text.isdigit():
+            return False
+        found.append(int(text))
+    return found[0] + 2 > found[1]
