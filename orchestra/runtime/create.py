@@ -294,9 +294,14 @@ def create(
     options: Options | None = None,
 ) -> Created:
     """A container up to the point before its program runs. The cgroup, if any, has been created."""
-    return create_begin(
+    pending = create_begin(
         config, container_id=container_id, bundle=bundle, stdio=stdio, cgroups=cgroups, options=options
-    ).finish()
+    )
+    try:
+        return pending.finish()
+    except BaseException:  # of a signal, too
+        pending.abort()
+        raise
 
 
 def create_begin(

@@ -84,12 +84,18 @@ def _run(hook: Hook, data: bytes, directory: str | None) -> None:
             _child(hook, source, error_write, directory)
         os.close(error_write)
         error_write = -1
-        failure = os.read(error_read, 64)
+        try:
+            failure = os.read(error_read, 64)
+            status = 0 if failure else _wait(pid, hook.timeout, step)
+        except StepError:
+            raise
+        except BaseException:  # a signal to us
+            _end(pid)
+            raise
         if failure:
             os.waitpid(pid, 0)
             number = int(failure)
             raise StepError(step, number, hook.path, os.strerror(number))
-        status = _wait(pid, hook.timeout, step)
     finally:
         for fd in (source, error_read, error_write):
             if fd >= 0:
@@ -123,12 +129,16 @@ def _wait(pid: int, timeout: int | None, step: str) -> int:
             poller = select.poll()
             poller.register(pidfd, select.POLLIN)
             if not poller.poll(timeout * 1000):
-                try:
-                    os.killpg(pid, signal.SIGKILL)
-                except ProcessLookupError:
-                    os.kill(pid, signal.SIGKILL)
-                os.waitpid(pid, 0)
+                _end(pid)
                 raise StepError(step, 0, None, f"no end after {timeout} seconds")
         finally:
             os.close(pidfd)
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+def _end(pid: int) -> None:
+    try:
+        os.killpg(pid, signal.SIGKILL)
+    except ProcessLookupError:
+        os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)

@@ -12,7 +12,8 @@ import os
 import signal
 import time
 from argparse import Namespace
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
 from orchestra.errors import ConflictError, OrchestraError, UnsupportedError
@@ -30,8 +31,41 @@ if TYPE_CHECKING:
 # Birth
 
 
+class Interrupted(OrchestraError):
+    """A signal ended the command."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(f"interrupted by {signal.Signals(number).name}")
+        self.exit_code = 128 + number
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """What is half-made is taken away when a signal would end us, also while a hook does not come to an end."""
+    ours = [
+        number
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+        if signal.getsignal(number) is not signal.SIG_IGN
+    ]
+
+    def interrupt(number: int, _frame: object) -> None:
+        for each in ours:
+            signal.signal(each, signal.SIG_IGN)
+        raise Interrupted(number)
+
+    handlers = {number: signal.signal(number, interrupt) for number in ours}
+    mask = signal.pthread_sigmask(signal.SIG_UNBLOCK, ours)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+
+
 def do_create(store: Store, options: Namespace) -> int:
-    created, _record = _create(store, options, waits_at_door=True)
+    with interruptible():
+        created, _record = _create(store, options, waits_at_door=True)
     created.detach()
     return 0
 
@@ -40,13 +74,14 @@ def do_run(store: Store, options: Namespace) -> int:
     from orchestra.runtime.foreground import Foreground
 
     foreground = None if options.detach else Foreground()
-    created, record = _create(store, options, waits_at_door=False)
-    try:
-        created.start()
-    except BaseException:
-        created.abort()
-        _remove(store, record)
-        raise
+    with interruptible():
+        created, record = _create(store, options, waits_at_door=False)
+        try:
+            created.start()
+        except BaseException:
+            created.abort()
+            _remove(store, record)
+            raise
     if options.detach or foreground is None:
         return 0
     try:

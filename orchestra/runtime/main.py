@@ -97,6 +97,8 @@ def main(arguments: list[str]) -> int:
         if "--debug" in arguments:
             raise
         return 1
+    except KeyboardInterrupt:
+        return 130
     except Exception as problem:  # a bug: whoever called us reads the log, the traceback is for people
         _log(arguments, f"internal error: {type(problem).__name__}: {problem}")
         raise

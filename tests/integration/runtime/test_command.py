@@ -353,6 +353,31 @@ def test_hostile_configurations_leave_nothing(lab: Lab) -> None:
     assert "symbolic links" in lab.command("create", "--bundle", str(place), name).stderr
 
 
+@pytest.mark.parametrize("kind", ["prestart", "createContainer", "startContainer"])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_while_a_hook_does_not_end(lab: Lab, tmp_path: Path, kind: str, number: signal.Signals) -> None:
+    """Neither the container nor the hook remains, nor anything of them on disk."""
+    begun = (lab.root if kind == "startContainer" else tmp_path) / "begun"
+    inside = "/begun" if kind == "startContainer" else str(begun)
+    config = lab.shell("true")
+    config["hooks"] = {kind: [{"path": "/bin/sh", "args": ["sh", "-c", f"echo $$ > {inside}; exec sleep 1000"]}]}
+    for verb in ("run",) if kind == "startContainer" else ("create", "run"):
+        name, place = lab.bundle(config)
+        with open(place / "said", "wb") as said:
+            process = subprocess.Popen([*COMMAND, "--root", str(lab.state), verb, "--bundle", str(place), name],
+                                       stdin=subprocess.DEVNULL, stdout=said, stderr=said)
+        eventually(lambda: begun.exists() and begun.read_text().strip(), "the hook runs")
+        pid = int(begun.read_text())
+        begun.unlink()
+        process.send_signal(number)
+        assert process.wait(60) == 128 + number
+        assert f"interrupted by {number.name}" in (place / "said").read_text()
+        assert not (lab.state / name).exists()
+        assert not [root for root in probe().hierarchies() if os.path.exists(f"{root}/orchestra-runtime/{name}")]
+        if kind == "prestart":
+            eventually(lambda pid=pid: not os.path.exists(f"/proc/{pid}"), "the hook is gone")
+
+
 def _processes_of(place: str) -> list[int]:
     """Processes that have something of ``place`` as their root or mount."""
     found = []
