@@ -73,7 +73,11 @@ def parse(entries: list[dict[str, Any]] | None, bundle: str) -> list[Mount]:
 
 def _parse(entry: dict[str, Any], bundle: str) -> Mount:
     get = entry.get
-    destination, fstype, source = (str(get(key) or "") for key in ("destination", "type", "source"))
+    destination, fstype, source = (
+        str(get("destination") or ""),
+        str(get("type") or ""),
+        str(get("source") or ""),
+    )
     options = tuple(map(str, get("options") or ()))
     uids, gids = ids(get("uidMappings")), ids(get("gidMappings"))
     if fstype not in ("bind", "overlay") and not (uids or gids or _VARIABLE.intersection(options)):
@@ -160,10 +164,10 @@ def _options(text: str) -> list[str]:
 
 def ids(entries: list[dict[str, Any]] | None) -> userns.Map:
     """uidMappings or gidMappings."""
+    if not entries:
+        return []
     try:
-        return [
-            (int(entry["containerID"]), int(entry["hostID"]), int(entry["size"])) for entry in entries or ()
-        ]
+        return [(int(entry["containerID"]), int(entry["hostID"]), int(entry["size"])) for entry in entries]
     except (KeyError, TypeError, ValueError):
         raise OrchestraError("id mappings need containerID, hostID and size, all numbers") from None
 

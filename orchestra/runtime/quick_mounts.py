@@ -9,6 +9,7 @@ another mount: so none is inside /proc, and none outside of the root.
 from __future__ import annotations
 
 import errno
+import functools
 import operator
 import os
 import stat
@@ -92,11 +93,9 @@ class Placed:
 def gather(values: Values, plan: Plan, root: Root, groups: list[str]) -> list[Placed]:
     """What the mounts need; ``groups`` are the names of the version 1 cgroups that the program knows."""
     found: list[Placed] = []
-    around: list[str] = []
-    for mount in plan.mounts:
-        inside = [place for place in around if mount.destination.startswith(place)]
-        placed = Placed(mount, max(inside, key=len)[:-1] if inside else "")
-        around.append(mount.destination + "/")
+    above = _above(tuple([mount.destination for mount in plan.mounts]))
+    for mount, around in zip(plan.mounts, above, strict=True):
+        placed = Placed(mount, around)
         found.append(placed)
         if mount.bind:
             _gather_bind(values, placed)
@@ -106,6 +105,16 @@ def gather(values: Values, plan: Plan, root: Root, groups: list[str]) -> list[Pl
             placed.things.append(values.text(os.fsencode(plan.cgroup_unified)))
         else:
             placed.names = tuple(groups)
+    return found
+
+
+@functools.lru_cache(maxsize=32)
+def _above(destinations: tuple[str, ...]) -> list[str]:
+    """Of each the innermost of those before that it is inside of."""
+    found = []
+    for index, one in enumerate(destinations):
+        around = [place for place in destinations[:index] if one.startswith(place + "/")]
+        found.append(max(around, key=len, default=""))
     return found
 
 

@@ -57,10 +57,11 @@ class Values:
 
     def text(self, data: bytes) -> Slot:
         """The address of ``data`` and a NUL behind it."""
-        slot = self._add(PLACE + len(self.data))
-        self.data += data
-        self.data += b"\0"
-        return slot
+        slots, texts = self.slots, self.data
+        slots.append(PLACE + len(texts))
+        texts += data
+        texts.append(0)
+        return Slot(len(slots) - 1)
 
     def pointers(self, texts: Sequence[bytes]) -> Slot:
         """The address of an array of their addresses, ended by a null pointer (argv, envp)."""

@@ -17,6 +17,7 @@ from orchestra.runtime.cgroups import files
 from orchestra.runtime.cgroups.probe import Mode
 
 Resources = dict[str, Any]
+Write = tuple[str, str, tuple[str, ...]]
 
 
 class Recipe:
@@ -27,21 +28,19 @@ class Recipe:
 
     __slots__ = ("inherited", "manager", "resources", "roots", "writes")
 
-    def __init__(self, manager: CgroupManager, resources: Resources, roots: list[str]) -> None:
-        self.manager = manager
-        self.resources = resources
-        self.roots = roots
-        self.inherited = ""
-        self.writes: list[tuple[str, str, tuple[str, ...]]] = []
+    def __init__(
+        self,
+        manager: CgroupManager,
+        resources: Resources,
+        roots: list[str],
+        writes: list[Write],
+        inherited: str,
+    ) -> None:
+        self.manager, self.resources = manager, resources
+        self.roots, self.writes, self.inherited = roots, writes, inherited
 
     def folders(self) -> list[str]:
         return [root + self.manager.path for root in self.roots]
-
-    def put(self, root: str, name: str, *words: str) -> None:
-        self.writes.append((root, name, words))
-
-    def inherit(self, root: str) -> None:
-        self.inherited = root
 
     def make(self) -> list[str]:
         """In the usual way: the warnings."""

@@ -9,6 +9,7 @@ only on ``update()``: memory and memory+swap bound each other, quota and period 
 from __future__ import annotations
 
 import errno
+import json
 import os
 import time
 from collections.abc import Callable
@@ -20,6 +21,7 @@ from orchestra.runtime.cgroups.base import (
     CgroupManager,
     Recipe,
     Resources,
+    Write,
     device_name,
     limit_text,
     make_path,
@@ -33,7 +35,8 @@ _UNLIMITED = 1 << 62  # v1 shows "no limit" as a page-rounded number near 2^63
 
 
 _parents: set[str] = set()  # where cgroups were made before: with all parents, in every hierarchy
-_known: set[str] = set()  # controls that were there, with the place of their hierarchy
+_writes: dict[str, list[Write]] = {}  # by the hierarchies and the resources: where all controls were there
+_KEPT = 64
 
 
 class Version1(CgroupManager):
@@ -50,25 +53,35 @@ class Version1(CgroupManager):
         return self._apply(resources or {}, fresh=True)
 
     def recipe(self, resources: Resources | None = None) -> Recipe | None:
-        devices_at = self.mode.v1.get("devices")
-        if not devices_at or not _USUAL.issuperset(resources or ()) or os.path.isdir(_SYSTEMD):
+        wanted = resources or {}
+        if "devices" not in self.mode.v1 or not _USUAL.issuperset(wanted) or os.path.isdir(_SYSTEMD):
             return None
         roots = [root for root in self._order() if not self._nameless(root)]
         self._make_parents(roots)
-        found = Recipe(self, resources or {}, roots)
-        if "cpuset" in self.mode.v1:
-            found.inherit(self.mode.v1["cpuset"])
-        try:
-            warnings: list[str] = []
-            self._limits(_Recorder(self, warnings, found), resources or {})
-        except _Unusual:
-            return None
+        key = ":".join((*roots, json.dumps(wanted)))
+        writes = _writes.get(key)
+        if writes is None:
+            try:
+                writes = self._writes(wanted)
+            except _Unusual:
+                return None
+            while len(_writes) >= _KEPT:
+                del _writes[next(iter(_writes))]
+            _writes[key] = writes
+        return Recipe(self, wanted, roots, writes, self.mode.v1.get("cpuset", ""))
+
+    def _writes(self, resources: Resources) -> list[Write]:
+        """All that is written into a new cgroup. ``_Unusual`` where there is something to say."""
+        warnings: list[str] = []
+        recorder = _Recorder(self, warnings)
+        self._limits(recorder, resources)
         if warnings:
-            return None
-        allow, lines = devices.lines((resources or {}).get("devices"))
-        found.put(devices_at, f"devices.{'allow' if allow else 'deny'}", "a")
-        found.put(devices_at, f"devices.{'deny' if allow else 'allow'}", *lines)
-        return found
+            raise _Unusual
+        root = self.mode.v1["devices"]
+        allow, lines = devices.lines(resources.get("devices"))
+        recorder.writes.append((root, f"devices.{'allow' if allow else 'deny'}", ("a",)))
+        recorder.writes.append((root, f"devices.{'deny' if allow else 'allow'}", lines))
+        return recorder.writes
 
     def update(self, resources: Resources) -> list[str]:
         return self._apply(resources, fresh=False)
@@ -324,27 +337,22 @@ class _Writer:
 
 
 class _Recorder(_Writer):
-    """Notes down what is to be written. For what is not certain to be there, ``_Unusual``."""
+    """Notes down what is to be written. For what the parent has no control for, ``_Unusual``."""
 
-    def __init__(self, owner: Version1, warnings: list[str], recipe: Recipe) -> None:
+    def __init__(self, owner: Version1, warnings: list[str]) -> None:
         super().__init__(owner, warnings)
-        self.recipe = recipe
+        self.writes: list[Write] = []
 
     def path(self, controller: str, name: str, what: str) -> str | None:
         root = self.owner.mode.v1.get(controller)
-        if not root:
+        if not root or not files.exists(f"{root}{os.path.dirname(self.owner.path)}/{name}"):
             raise _Unusual
-        known = f"{root}/{name}"
-        if known not in _known:
-            if not files.exists(f"{root}{os.path.dirname(self.owner.path)}/{name}"):
-                raise _Unusual
-            _known.add(known)
         return root
 
     def put(self, controller: str, name: str, text: str, what: str) -> None:
         root = self.path(controller, name, what)
         if root:
-            self.recipe.put(root, name, text)
+            self.writes.append((root, name, (text,)))
 
     def number(self, controller: str, name: str, fresh: int) -> int:
         return fresh

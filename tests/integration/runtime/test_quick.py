@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.engine import eventually
 from support.runtimelab import Lab
 
 import orchestra
@@ -600,3 +601,56 @@ def test_without_descriptors_nothing_leaks(lab: Lab) -> None:
     assert done.returncode == 0, done.stderr
     failed = json.loads(done.stdout)
     assert failed["begin"] > 3 and failed["enter"] > 3
+
+
+KILLED = """
+import json, os, sys
+sys.path.insert(0, sys.argv[1])
+from orchestra.linux import program as programs
+from orchestra.runtime import create
+from orchestra.runtime.cgroups import manager
+bundle, cgroup, at = sys.argv[2], sys.argv[3], int(sys.argv[4])
+config = json.load(open(bundle + "/config.json"))
+null = os.open("/dev/null", os.O_RDWR)
+plain = programs.Program.call
+made = -1
+def call(self, number, *arguments, **words):
+    global made
+    if made == at:
+        plain(self, 34)  # pause
+    made += made >= 0 or number == programs.NR.mkdirat
+    return plain(self, number, *arguments, **words)
+programs.Program.call = call
+group = manager(cgroup)
+recipe = group.recipe({"pids": {"limit": 50}})
+if recipe is None: sys.exit(3)
+pending = create.prepare(config, container_id="x", bundle=bundle, stdio=(null, null, null), cgroups=group, recipe=recipe).launch()
+print(pending.pid, flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.mark.parametrize("at", [0, 3, 9, 20])
+def test_whoever_makes_cgroups_ends_with_its_parent(lab: Lab, at: int) -> None:
+    """Killed at any moment of that: who takes over removes them, and none comes after."""
+    from orchestra.linux import procfs
+    from orchestra.runtime.cgroups import manager
+
+    _name, place = lab.bundle(lab.config("true"))
+    group = manager(f"/orchestra-test-{lab.mark}/killed")
+    words = [sys.executable, "-I", "-S", "-c", KILLED, str(Path(orchestra.__file__).parents[1]), str(place), group.path, str(at)]
+    parent = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert parent.stdout and parent.stdin
+    line = parent.stdout.readline()
+    if not line and parent.wait() == 3:
+        pytest.skip("cgroups are made by the parent here")
+    try:
+        pid = int(line)
+        started = procfs.start_time(pid)
+        eventually(group.dirs, what="it makes cgroups")
+    finally:
+        parent.kill()
+        parent.communicate()
+    eventually(lambda: not procfs.alive(pid, started), what="it ends, too")
+    group.destroy()
+    assert not group.exists()

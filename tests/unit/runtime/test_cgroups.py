@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from orchestra.errors import OrchestraError, UnsupportedError
-from orchestra.runtime.cgroups import Mode, devices, files, limits, manager
+from orchestra.runtime.cgroups import Mode, devices, files, limits, manager, v1
 from orchestra.runtime.cgroups.probe import parse, probe
 from orchestra.runtime.cgroups.v1 import Version1
 from orchestra.runtime.cgroups.v2 import Version2, io_weight, swap_max, weight_of_shares
@@ -25,12 +25,12 @@ HYBRID = """\
 
 
 def test_mountinfo_of_a_hybrid_machine() -> None:
-    v1, v2 = parse(HYBRID)
-    assert v1 == {
+    one, two = parse(HYBRID)
+    assert one == {
         "cpu": "/sys/fs/cgroup/cpu,cpuacct", "cpuacct": "/sys/fs/cgroup/cpu,cpuacct",
         "memory": "/sys/fs/cgroup/mem ory", "name=systemd": "/sys/fs/cgroup/systemd",
     }
-    assert v2 == "/sys/fs/cgroup/unified"
+    assert two == "/sys/fs/cgroup/unified"
 
 
 def test_the_kind_of_the_machine(tmp_path: Path) -> None:
@@ -46,8 +46,8 @@ def test_the_kind_of_the_machine(tmp_path: Path) -> None:
 
 
 def test_joined_controllers_share_a_hierarchy() -> None:
-    v1, v2 = parse(HYBRID)
-    assert Mode("hybrid", v1, v2, ()).hierarchies()["/sys/fs/cgroup/cpu,cpuacct"] == ["cpu", "cpuacct"]
+    one, two = parse(HYBRID)
+    assert Mode("hybrid", one, two, ()).hierarchies()["/sys/fs/cgroup/cpu,cpuacct"] == ["cpu", "cpuacct"]
 
 
 @pytest.mark.parametrize("path", ["x", "/", "/a/../b", "/a/", "/a\0b"])
@@ -310,3 +310,75 @@ def test_v1_names_missing_controllers() -> None:
         "pids limit: this machine has no pids cgroup controller",
         "device rules: this machine has no devices cgroup controller",
     ]
+
+
+CONTROLS = {
+    "memory": ["memory.limit_in_bytes", "memory.memsw.limit_in_bytes", "memory.soft_limit_in_bytes"],
+    "cpu": ["cpu.shares", "cpu.cfs_period_us", "cpu.cfs_quota_us"],
+    "cpuset": ["cpuset.cpus", "cpuset.mems"],
+    "devices": ["devices.allow", "devices.deny"],
+    "pids": ["pids.max"],
+    "name=other": [],
+}
+
+
+@pytest.fixture
+def plain(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Version1:
+    """Hierarchies of plain files."""
+    monkeypatch.setattr(v1, "_SYSTEMD", "/no/such/folder")
+    monkeypatch.setattr(v1, "_parents", set())
+    monkeypatch.setattr(v1, "_writes", {})
+    for name, controls in CONTROLS.items():
+        (tmp_path / name / "o").mkdir(parents=True)
+        for control in controls:
+            (tmp_path / name / "o" / control).write_text("1\n")
+            (tmp_path / name / control).write_text("1\n")
+    return Version1("/o/x", Mode("v1", {name: str(tmp_path / name) for name in CONTROLS}, None, ()))
+
+
+def test_a_recipe_names_what_is_written(plain: Version1, tmp_path: Path) -> None:
+    wanted = {
+        "memory": {"limit": 1024, "swap": 2048}, "cpu": {"quota": 5, "period": 10, "cpus": "0"}, "pids": {"limit": -1},
+        "devices": [{"allow": False, "access": "rwm"}],
+    }  # fmt: skip
+    found = plain.recipe(wanted)
+    assert found
+    assert sorted(found.folders()) == sorted(f"{tmp_path}/{name}/o/x" for name in CONTROLS if name != "name=other")
+    assert found.inherited == f"{tmp_path}/cpuset"
+    written = [(os.path.basename(root), name, words[:1]) for root, name, words in found.writes]
+    assert written == [
+        ("memory", "memory.limit_in_bytes", ("1024",)), ("memory", "memory.memsw.limit_in_bytes", ("2048",)),
+        ("cpu", "cpu.cfs_period_us", ("10",)), ("cpu", "cpu.cfs_quota_us", ("5",)), ("cpuset", "cpuset.cpus", ("0",)),
+        ("pids", "pids.max", ("max",)), ("devices", "devices.deny", ("a",)), ("devices", "devices.allow", ("c *:* m",)),
+    ]  # fmt: skip
+    assert not (tmp_path / "memory/o/x").exists()
+
+
+@pytest.mark.parametrize(
+    "wanted",
+    [
+        {"cpu": {"idle": 1}},  # no such control
+        {"memory": {"kernel": 1}},  # a warning
+        {"blockIO": {"weight": 10}},
+        {"hugepageLimits": [{"pageSize": "2MB", "limit": 1}]},
+        {"unified": {"a": "b"}},
+        {"rdma": {}},
+    ],
+)
+def test_where_there_is_something_to_say_there_is_no_recipe(plain: Version1, wanted: dict[str, object]) -> None:
+    assert plain.recipe(wanted) is None
+
+
+def test_no_recipe_beside_a_service_manager(plain: Version1, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(v1, "_SYSTEMD", str(tmp_path))
+    assert plain.recipe({}) is None
+
+
+def test_a_recipe_has_the_parents_made(plain: Version1, tmp_path: Path) -> None:
+    other = Version1("/p/q/x", plain.mode)
+    assert other.recipe({})
+    assert (tmp_path / "pids/p/q").is_dir()
+    (tmp_path / "pids/p/q").rmdir()
+    plain._prune(f"{tmp_path}/pids/o/x")  # parents may be gone now
+    assert other.recipe({})
+    assert (tmp_path / "pids/p/q").is_dir()
