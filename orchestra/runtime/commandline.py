@@ -18,7 +18,8 @@ class _Formatter(argparse.HelpFormatter):
 
 class _Parser(ArgumentParser):
     def error(self, message: str) -> None:  # type: ignore[override]
-        raise UsageError(f"{self.prog}: {message}")
+        verb = self.prog.partition(" ")[2]
+        raise UsageError(f"{verb}: {message}" if verb else message)
 
 
 def parser(verb: str = "") -> ArgumentParser:

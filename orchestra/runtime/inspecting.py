@@ -197,7 +197,9 @@ def resources(options: Namespace) -> dict[str, Any]:
                 data = file.read(configcheck.MAX_SIZE + 1)
         except (OSError, ValueError) as problem:
             raise OrchestraError(f"cannot read the resources: {problem}") from None
-        return configcheck.read(data, "the resources", configcheck.RESOURCES)
+        return configcheck.read(
+            data, "standard input" if options.resources == "-" else options.resources, configcheck.RESOURCES
+        )
     made: dict[str, Any] = {}
     for name, (part, key) in {**_NUMBERS, **_TEXTS}.items():
         value = getattr(options, name)

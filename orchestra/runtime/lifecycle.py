@@ -271,10 +271,8 @@ def signal_number(text: str) -> int:
             return int(word)
     elif word in signal.Signals.__members__ or f"SIG{word}" in signal.Signals.__members__:
         return int(signal.Signals[f"SIG{word}"])
-    elif word.startswith("RTMIN+") and word[6:].isdigit():
-        return 34 + int(word[6:])
-    elif word.startswith("RTMAX-") and word[6:].isdigit():
-        return 64 - int(word[6:])
+    elif word.startswith(("RTMIN+", "RTMAX-")) and word[6:].isdigit() and int(word[6:]) <= 30:
+        return 34 + int(word[6:]) if word[3:5] == "IN" else 64 - int(word[6:])
     raise OrchestraError(f"unknown signal {text!r}")
 
 
@@ -350,7 +348,11 @@ def _delete(store: Store, record: Record, warn: Warn) -> None:
     """Kill what is left, remove the cgroup and the record, run the poststop hooks."""
     if procfs.alive(record.pid, record.start_time):
         _end(record)
-    config = store.config(record.id)
+    try:
+        config = store.config(record.id)
+    except OrchestraError as problem:
+        config = {}
+        warn(f"{problem.brief}: its poststop hooks are not run")
     _remove(store, record)
     _run_hooks("poststop", record, config, "stopped", warn)
 

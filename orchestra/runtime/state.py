@@ -42,6 +42,12 @@ class Record(NamedTuple):
     annotations: dict[str, str] = {}  # never changed
 
 
+def _damaged(container_id: str, what: str) -> OrchestraError:
+    return OrchestraError(
+        f"the {what} of container {container_id} cannot be read", hint="delete --force takes it away"
+    )
+
+
 class Store:
     """The directory ``root`` of all records."""
 
@@ -76,12 +82,17 @@ class Store:
                 return Record(**json.load(file))
         except FileNotFoundError:
             raise NotFoundError(f"container {container_id} does not exist") from None
+        except (ValueError, TypeError):
+            raise _damaged(container_id, "record") from None
 
     def config(self, container_id: str) -> dict[str, Any]:
-        with open(f"{self.folder(container_id)}/config.json", "rb") as file:
-            found = json.load(file)
+        try:
+            with open(f"{self.folder(container_id)}/config.json", "rb") as file:
+                found = json.load(file)
+        except (FileNotFoundError, ValueError):
+            found = None
         if not isinstance(found, dict):
-            raise OrchestraError("config.json is not an object")
+            raise _damaged(container_id, "configuration")
         return found
 
     def half_made(self, container_id: str) -> str:

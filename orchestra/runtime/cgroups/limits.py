@@ -42,6 +42,8 @@ def refusal(what: str, text: str, problem: OSError) -> OrchestraError:
 def _hint(what: str, problem: OSError) -> str | None:
     if what.startswith("cpuset"):
         return "see /sys/devices/system/cpu/online and /sys/devices/system/node/online for what there is"
+    if what in ("io weight", "blkio weight"):
+        return "a weight is from 10 to 1000"
     if what.startswith(("io ", "blkio ")):
         return "name a whole disk, not a partition or another device"
     if what.startswith("realtime"):

@@ -407,3 +407,19 @@ def test_a_create_that_is_killed_leaves_nothing_after_delete(lab: Lab, delay: fl
     assert not list(Path("/sys/fs/cgroup").glob(f"*/orchestra-runtime/{name}"))
     eventually(lambda: not _processes_of(str(lab.root)), "no process of it is left")
     assert lab.output(lab.shell("echo again")) == "again\n"
+
+
+def test_damaged_records_are_named_and_can_be_deleted(lab: Lab) -> None:
+    for name, text in (("state.json", "{"), ("state.json", '{"id": 5}'), ("state.json", "[]"), ("config.json", "{"), ("config.json", "")):
+        container = lab.start(lab.shell("echo ready; exec sleep 1000"))
+        pid = lab.pid(container)
+        (lab.state / container / name).write_text(text)
+        for words in (("exec", container, "true"), ("delete", container)):
+            done = lab.command(*words)
+            assert done.returncode == 1
+            assert "Traceback" not in done.stderr
+        if name == "state.json":
+            assert "the record of container" in lab.command("state", container).stderr
+        lab.command("delete", "--force", container, check=True)
+        assert not (lab.state / container).exists()
+        eventually(lambda pid=pid: not os.path.exists(f"/proc/{pid}"), "its init is gone")

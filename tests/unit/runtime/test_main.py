@@ -20,7 +20,7 @@ def test_signals(text: str, number: int) -> None:
     assert lifecycle.signal_number(text) == number
 
 
-@pytest.mark.parametrize("text", ["", "0", "65", "NONE", "SIG", "RTMIN+x"])
+@pytest.mark.parametrize("text", ["", "0", "65", "NONE", "SIG", "RTMIN+x", "RTMIN+31", "RTMAX-31"])
 def test_unknown_signals(text: str) -> None:
     with pytest.raises(OrchestraError):
         lifecycle.signal_number(text)
