@@ -38,6 +38,13 @@ _ARCHITECTURES = {
     "SCMP_ARCH_ARM": "arm",
     "SCMP_ARCH_RISCV64": "riscv64",
 }
+_OTHERS = frozenset(  # they say nothing about this machine
+    f"SCMP_ARCH_{name}"
+    for name in (
+        "MIPS MIPS64 MIPS64N32 MIPSEL MIPSEL64 MIPSEL64N32 PPC PPC64 PPC64LE S390 S390X PARISC PARISC64 LOONGARCH64 "
+        "M68K SH SHEB"
+    ).split()
+)
 _COMPATIBLE = {"x86_64": ("x86_64", "i386", "x32"), "aarch64": ("aarch64", "arm"), "riscv64": ("riscv64",)}
 _DOCKER_ARCH = {"x86_64": "amd64", "aarch64": "arm64", "riscv64": "riscv64"}
 _ACTIONS = {
@@ -225,10 +232,12 @@ def _alternatives(args: Iterable[Profile]) -> list[tuple[Condition, ...]]:
 
 
 def _compile(seccomp: Profile, machine: str) -> bytes:
-    default = _action(str(seccomp.get("defaultAction")), seccomp.get("defaultErrnoRet"))
+    if not seccomp.get("defaultAction"):
+        raise OrchestraError("seccomp: defaultAction is missing")
+    default = _action(str(seccomp["defaultAction"]), seccomp.get("defaultErrnoRet"))
     leaves, mentioned = _rules(seccomp, default)
     listed = seccomp.get("architectures") or []
-    unknown = [name for name in listed if not str(name).startswith("SCMP_ARCH_")]
+    unknown = [name for name in listed if name not in _ARCHITECTURES and name not in _OTHERS]
     if unknown:
         raise OrchestraError(f"seccomp: the architecture {unknown[0]!r} is not known")
     wanted = {_ARCHITECTURES[name] for name in listed if name in _ARCHITECTURES} | {machine}

@@ -31,3 +31,19 @@ def test_without_files() -> None:
 def test_unknown_ones_are_errors(user: str) -> None:
     with pytest.raises(OrchestraError):
         resolve(FILES.get, user)
+
+
+@pytest.mark.parametrize("user", ["\u00b2", "\u0664", "9" * 5000, "odd", "1:\u00b2", "x:big", "member"])
+def test_numbers_that_are_none(user: str) -> None:
+    """An error, not a bug, whatever an image's files hold."""
+    files = {
+        "/etc/passwd": "odd:x:\u00b2:5::/:\nx:x:1:1::/:\nmember:x:2:2::/:\n".encode(),
+        "/etc/group": "big:x:99999999999:member\nsup:x:\u00b2:member\n".encode(),
+    }
+    with pytest.raises(OrchestraError):
+        resolve(files.get, user)
+
+
+def test_lines_end_with_a_newline_only() -> None:
+    files = {"/etc/passwd": b"x:x:1:1:a\x0bb\x1cc:/home/x:/bin/sh\n", "/etc/group": b""}
+    assert resolve(files.get, "x").home == "/home/x"

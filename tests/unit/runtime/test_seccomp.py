@@ -173,6 +173,13 @@ def test_x32_when_listed() -> None:
     assert run(program, data(0x40000000 | 16, X86)) == EPERM
 
 
+def test_misspelt_architectures_and_a_missing_default() -> None:
+    with pytest.raises(OrchestraError, match="SCMP_ARCH_X68_64"):
+        compiled(architectures=["SCMP_ARCH_X68_64"])
+    with pytest.raises(OrchestraError, match="defaultAction is missing"):
+        seccomp.compile_profile({"syscalls": []})
+
+
 def test_flags() -> None:
     assert seccomp.filter_flags({"flags": ["SECCOMP_FILTER_FLAG_LOG", "SECCOMP_FILTER_FLAG_SPEC_ALLOW"]}) == 6
     with pytest.raises(UnsupportedError):
