@@ -10,6 +10,8 @@ _NR_BPF = {"x86_64": 321, "aarch64": 280, "riscv64": 280}.get(os.uname().machine
 _PROG_LOAD, _PROG_ATTACH, _PROG_DETACH, _PROG_GET_FD_BY_ID, _PROG_QUERY = 5, 8, 9, 13, 16
 _TYPE_CGROUP_DEVICE, _ATTACH_CGROUP_DEVICE, _ALLOW_MULTI = 15, 6, 2
 
+_KEPT = 8
+_loaded: dict[bytes, int] = {}
 _syscall = ctypes.CDLL(None, use_errno=True).syscall
 _syscall.restype = ctypes.c_long
 
@@ -56,8 +58,14 @@ def attached(group: int) -> list[int]:
 
 def replace_device_program(group: int, code: bytes | None) -> None:
     """Make ``code`` the only device program of the cgroup; None takes all off. The new one is
-    attached before old ones go, so that nothing is allowed meanwhile that neither allows."""
+    attached before old ones go, so that nothing is allowed meanwhile that neither allows. Cgroups that have none
+    yet share one program."""
     old = attached(group)
+    if not old and code is not None and (len(_loaded) < _KEPT or code in _loaded):
+        if code not in _loaded:
+            _loaded[code] = load_device_program(code)
+        attach(group, _loaded[code])
+        return
     new = -1
     try:
         if code is not None:

@@ -162,8 +162,7 @@ class Program:
     ) -> tuple[int, int]:
         """(pid, pidfd) of a new process that carries it out. Its channel is ``theirs``; what waits there must be
         for it. ``flags`` are CLONE_NEW…; ``cgroup_fd`` is the directory of the cgroup (version 2) it begins in.
-        Returns once the new program is in place; ``values`` are closed in any case. ``OSError`` when there is no
-        such process."""
+        ``values`` are closed in any case. ``OSError`` when there is no such process."""
         try:
             if self._image is None:
                 self._image = birth.Image(b"".join(self._operations), bytes(self._data), self._given)

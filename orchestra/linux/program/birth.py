@@ -1,8 +1,10 @@
 """The new process: an ELF file in a sealed memfd, and a clone that becomes it at once.
 
-The parent's memory is shared until then, as vfork(2) does it: nothing of it is copied, and nothing in the
-child writes to it. Works in a process of any number of threads. The parent reserves a row of numbers of
-descriptors (``_row``); what is put there for a moment is what the child keeps, whatever else is open.
+Until then it runs on the parent's memory, as after vfork(2), but the parent need not wait: nothing in the child
+writes to memory or reads what the parent changes, so neither has to be copied. Works in a process of any number
+of threads. The parent reserves a row of numbers of descriptors (``_row``); what is put there for a moment is what
+the child keeps. Its table is a copy of the parent's; where that is long, the child takes a copy of its low end
+only, and the parent does wait for that (``_LONG``).
 """
 
 from __future__ import annotations
@@ -113,7 +115,8 @@ def _close(fds: list[int]) -> None:
     fds.clear()
 
 
-_SHARED = _CLONE_VM | _CLONE_VFORK | _CLONE_FILES | C.CLONE_PIDFD | C.CLONE_CLEAR_SIGHAND
+_LONG = 1024  # descriptors, from which on a copy costs more than waiting
+_SHARED = _CLONE_VM | C.CLONE_PIDFD | C.CLONE_CLEAR_SIGHAND
 _ARGV_AT, _ENVP_AT = ctypes.addressof(_ARGV), ctypes.addressof(_ENVP)
 _gifts = struct.Struct("=4I")
 _arguments = struct.Struct("=11Q")
@@ -126,8 +129,10 @@ def run(
     (first, null), pidfd = _row(), c_int(-1)
     os.write(ours, values.message(first + 1))
     flags |= _SHARED | (C.CLONE_INTO_CGROUP if cgroup_fd is not None else 0)
+    after = first + GIFTS if theirs >= _LONG else 0
+    flags |= _CLONE_VFORK | _CLONE_FILES if after else 0
     sources = (image.fd, theirs, *values.sources)
-    gifts = _gifts.pack(len(sources), first, first + GIFTS, null) + struct.pack(f"={len(sources)}i", *sources)
+    gifts = _gifts.pack(len(sources), first, after, null) + struct.pack(f"={len(sources)}i", *sources)
     arguments = _arguments.pack(
         flags, ctypes.addressof(pidfd), 0, 0, signal.SIGCHLD, 0, 0, 0, 0, 0, cgroup_fd or 0
     )

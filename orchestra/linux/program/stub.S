@@ -4,9 +4,8 @@
  *
  * `begin`, loaded at a fixed address with the program behind it, carries out one system call after the
  * other. `birth` runs in the parent: it puts the descriptors that the child gets into a row of reserved numbers,
- * calls clone3 as vfork does it, and in the child execveat of the program; it touches no memory in the child,
- * whose stack is the parent's. The child begins on the parent's table of descriptors and takes a copy of its
- * low end only: so it does not matter how many descriptors the parent has.
+ * calls clone3, and in the child execveat of the program. The child runs on the parent's memory and stack until
+ * then, beside the parent: it has what it needs in registers and touches neither.
  *
  * An operation is 64 bytes:
  *    0  u16  number of the system call
@@ -136,16 +135,19 @@ birth:  push    rbx                             /* (clone_args, its size, gifts,
         push    rbp
         push    r12
         push    r13
+        push    r14
+        push    r15
         mov     r12, rdi
         mov     r13, rsi
-        mov     rbp, rdx                        /* u32 count, first number, first after them, filler, then sources */
-        mov     r9, rcx
+        mov     rbp, rdx                        /* u32 count, first number, number for close_range or 0, filler */
+        mov     r9, rcx                         /* and the sources */
+        mov     r14d, [rbp + 4]
+        mov     r15d, [rbp + 8]
         xor     ebx, ebx
 give:   cmp     ebx, [rbp]
         je      given
         mov     edi, [rbp + 16 + rbx * 4]
-        mov     esi, [rbp + 4]
-        add     esi, ebx
+        lea     esi, [r14 + rbx]
         mov     eax, 33                         /* dup2 */
         syscall
         test    eax, eax
@@ -158,14 +160,16 @@ given:  mov     rdi, r12
         syscall
         test    rax, rax
         jnz     back
-        mov     edi, [rbp + 8]
+        test    r15d, r15d
+        jz      become
+        mov     edi, r15d                       /* it has the parent's table: a copy of the low end is enough */
         mov     esi, -1
         mov     edx, 2                          /* CLOSE_RANGE_UNSHARE */
         mov     eax, 436                        /* close_range */
         syscall
         test    eax, eax
         jnz     lost
-        mov     edi, [rbp + 4]                  /* the program is the first gift */
+become: mov     edi, r14d                       /* the program is the first gift */
         lea     rsi, [rip + empty]
         mov     rdx, r9
         mov     r10, r8
@@ -180,13 +184,14 @@ back:   mov     r12, rax                        /* in the parent: take them back
 take:   dec     ebx
         js      done
         mov     edi, [rbp + 12]
-        mov     esi, [rbp + 4]
-        add     esi, ebx
+        lea     esi, [r14 + rbx]
         mov     edx, 0x80000                    /* O_CLOEXEC */
         mov     eax, 292                        /* dup3 */
         syscall
         jmp     take
 done:   mov     rax, r12
+        pop     r15
+        pop     r14
         pop     r13
         pop     r12
         pop     rbp

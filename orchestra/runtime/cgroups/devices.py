@@ -182,5 +182,15 @@ def program(rules: Rules) -> bytes:
     return b"".join(code)
 
 
+def compiled(rules: list[dict[str, Any]] | None) -> bytes:
+    """``program`` of ``normalise``."""
+    return _compiled(json.dumps(rules or []))
+
+
+@functools.lru_cache(maxsize=16)
+def _compiled(text: str) -> bytes:
+    return program(_normalise(text))
+
+
 def _op(code: int, target: int, source: int, offset: int, value: int) -> bytes:
     return struct.pack("<BBhi", code, source << 4 | target, offset, value)

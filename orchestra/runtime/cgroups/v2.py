@@ -24,6 +24,8 @@ from orchestra.runtime.cgroups.base import (
     section,
 )
 
+_parents: set[str] = set()  # cgroups whose children have every controller
+
 
 class Version2(CgroupManager):
     @property
@@ -35,13 +37,21 @@ class Version2(CgroupManager):
             os.rmdir(self.folder)
         except OSError:
             pass
-        folders = make_path(str(self.mode.v2), self.path)
-        for folder in [str(self.mode.v2), *folders[:-1]]:
-            _enable(folder)
+        root, parent = str(self.mode.v2), os.path.dirname(self.path)
+        folders = make_path(root, self.path)
+        if len(folders) > 1 or root + parent not in _parents:
+            for folder in [root, *folders[:-1]]:
+                _enable(folder)
+            if parent != "/":  # what its children have, nobody can take from it
+                _parents.add(root + parent)
         return self._apply(resources or {}, fresh=True)
 
     def update(self, resources: Resources) -> list[str]:
         return self._apply(resources, fresh=False)
+
+    def _prune(self, folder: str) -> None:
+        _parents.clear()
+        super()._prune(folder)
 
     def fds_for_clone(self) -> int | None:
         return os.open(self.folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -122,11 +132,10 @@ class Version2(CgroupManager):
     def _apply(self, resources: Resources, *, fresh: bool) -> list[str]:
         warnings: list[str] = []
         for name, text, what in _settings(resources, warnings, self.folder):
-            target = f"{self.folder}/{name}"
-            if not files.exists(target):
+            try:
+                limits.put(f"{self.folder}/{name}", text, what)
+            except FileNotFoundError:
                 warnings.append(f"{what}: the {name.partition('.')[0]} controller has no {name} here")
-                continue
-            limits.put(target, text, what)
         self._weights(section(resources, "blockIO"), warnings)
         for name, value in section(resources, "unified").items():
             self._unified(name, str(value))
@@ -157,10 +166,7 @@ class Version2(CgroupManager):
     def _devices(self, rules: list[dict[str, Any]] | None, warnings: list[str]) -> None:
         """Attach the new program, then take older ones off: at no moment is everything allowed."""
         state = devices.normalise(rules)
-        if state.allow and not state.exceptions:
-            code = None
-        else:
-            code = devices.program(state)
+        code = None if state.allow and not state.exceptions else devices.compiled(rules)
         try:
             group = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             try:

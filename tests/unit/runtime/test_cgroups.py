@@ -165,6 +165,8 @@ def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Version2, lis
     written: list[tuple[str, str]] = []
 
     def write(path: str, text: str) -> None:
+        if not os.path.exists(path):
+            raise FileNotFoundError(errno.ENOENT, "none", path)
         written.append((os.path.relpath(path, tmp_path), text))
 
     monkeypatch.setattr(files, "write", write)
