@@ -9,6 +9,7 @@ work is blocking system calls, and a thread costs less than a round through an e
 from __future__ import annotations
 
 import fcntl
+import gc
 import os
 import signal
 import socket
@@ -18,7 +19,6 @@ import time
 import traceback
 from pathlib import Path
 
-from orchestra.controller.api import Api
 from orchestra.controller.wire import Wire
 from orchestra.errors import OrchestraError
 from orchestra.paths import Paths
@@ -37,6 +37,10 @@ class Daemon:
         self.last = time.monotonic()
         self.guard = threading.Lock()
         self.ending = False
+        from orchestra.controller.api import (
+            Api,
+        )  # most of the program: after ``main`` has made collections rare
+
         self.api = Api(paths)
 
     def serve(self) -> None:
@@ -49,6 +53,7 @@ class Daemon:
         listener.listen(128)
         listener.settimeout(min(1.0, self.idle / 4 or 0.1))
         self.api.begin()
+        gc.freeze()  # what is there by now stays: no collection looks at it again
         try:
             while not self.ending:
                 try:
@@ -203,6 +208,7 @@ def main(arguments: list[str]) -> None:
     """``lib run name``: serve one engine."""
     lib, run, name = arguments
     paths = Paths(Path(lib), Path(run), name)
+    gc.set_threshold(5_000, 20, 20)  # what a start makes, it mostly keeps: there is little to collect
     os.umask(0o022)
     os.chdir("/")
     paths.make()

@@ -64,6 +64,8 @@ class Networks:
         self.firewall: Firewall = NftFirewall(paths.scope, program) if program else NoFirewall()
         self._forwarding = Forwarding()
         self._lock = threading.Lock()
+        # the kernel changes links one at a time: threads that wait for it there take processor time from each other
+        self._attaching = threading.Lock()
         self._held: dict[str, list[socket.socket]] = {}
         self._udp: frozenset[Forward] = frozenset()
         self._links: list[netlink.Netlink] = []  # sockets of our own namespace that nobody uses at the moment
@@ -170,7 +172,7 @@ class Networks:
             if not wanted:
                 endpoint.loopback_up(fd)
                 return ()
-            with self._link() as host:
+            with self._attaching, self._link() as host:
                 return endpoint.attach(self._paths, host, fd, wanted, present=present, also=also)
         finally:
             os.close(fd)

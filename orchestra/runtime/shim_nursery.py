@@ -22,7 +22,6 @@ from orchestra.linux import pages, title
 from orchestra.runtime import shim_rehearsal
 from orchestra.runtime import shim_wire as wire
 
-ROOM = "-" * 240  # in the nursery's own command line, for that of its shims
 _QUIET = 2.0  # seconds without a request after which it settles
 _ROUNDS = 12  # code is rewritten at its eighth run
 

@@ -23,12 +23,12 @@ from typing import Any
 from orchestra.paths import Paths
 from orchestra.runtime import shim_wire as wire
 from orchestra.runtime.shim_errors import ShimGone, StateError, from_data
-from orchestra.runtime.shim_nursery import ROOM
 
 __all__ = ["Attachment", "Nursery", "ShimClient", "ShimGone", "StateError", "ensure", "running"]
 
 _START_PATIENCE = 20.0
 _IDLE_LINKS = 8
+_ROOM = "-" * 240  # in the nursery's own command line, for that of its shims
 
 
 class Attachment:
@@ -146,7 +146,7 @@ class Nursery:
         """Have one. It is not ready yet when this returns, and need not be."""
         ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with its:
-            launch({"nursery": str(its.fileno()), "room": ROOM}, its.fileno(), None)
+            launch({"nursery": str(its.fileno()), "room": _ROOM}, its.fileno(), None)
         with self._lock:
             old, self._link = self._link, ours
         if old:

@@ -99,3 +99,11 @@ def test_output_that_cannot_be_written(folder: Path, words: list[str]) -> None:
     assert "cannot write the output: no space left on device" in done.stderr and "Traceback" not in done.stderr
     done = subprocess.run(["sh", "-c", 'exec "$@" >&-', "sh", *command], stderr=subprocess.PIPE, text=True, cwd=folder, check=False)
     assert done.returncode == 0 and done.stderr == ""
+
+
+def test_the_daemon_does_not_load_what_shims_do() -> None:
+    done = python("import json\nimport orchestra.controller.api\nprint(json.dumps(sorted(sys.modules)))")
+    assert done.returncode == 0, done.stderr
+    loaded = set(json.loads(done.stdout))
+    shims = {"shim_server", "shim_ops", "shim_container", "shim_birth", "shim_rehearsal", "quick", "create", "init", "process"}
+    assert sorted({f"orchestra.runtime.{name}" for name in shims} & loaded) == []
