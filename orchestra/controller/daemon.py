@@ -37,9 +37,8 @@ class Daemon:
         self.last = time.monotonic()
         self.guard = threading.Lock()
         self.ending = False
-        from orchestra.controller.api import (
-            Api,
-        )  # most of the program: after ``main`` has made collections rare
+        # most of the program: loaded when ``main`` has made collections rare
+        from orchestra.controller.api import Api
 
         self.api = Api(paths)
 
