@@ -163,10 +163,14 @@ class Pending:
         return self._end.fileno()
 
     def attach(self) -> None:
-        """Move the init into its cgroup, and say so; a quick one does not wait for that, as it goes by itself."""
+        """Move the init into its cgroup, and say so; a quick one does not wait for that."""
         if self._attached:
             return
         self._attached = True
+        if not self.quick:
+            self._attach()
+
+    def _attach(self) -> None:
         try:
             if self._cgroups is not None and not self._inside:
                 self._cgroups.attach(self.pid)
@@ -182,7 +186,8 @@ class Pending:
             raise StepError.of("join the cgroup", problem) from None
 
     def _protect(self) -> None:
-        """oom_score_adj, from outside: in a user namespace the process may not itself."""
+        """oom_score_adj, from outside: in a user namespace the process may not itself. Not before a quick one has
+        executed: whoever shares memory shares this."""
         value = self.plan.process.oom_score_adj
         if value is None or (self.quick and quick.scores(self.plan)):
             return
@@ -218,6 +223,8 @@ class Pending:
         elif "hooks" in message:
             self._hooks()
         self._ready = "ready" in message
+        if self._ready and self.quick:
+            self._attach()
         return self._ready
 
     def _start_over(self) -> None:

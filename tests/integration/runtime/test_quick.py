@@ -654,3 +654,21 @@ def test_whoever_makes_cgroups_ends_with_its_parent(lab: Lab, at: int) -> None:
     eventually(lambda: not procfs.alive(pid, started), what="it ends, too")
     group.destroy()
     assert not group.exists()
+
+
+@pytest.mark.parametrize(("own", "wanted"), [(300, 100), (300, 300), (300, 400)])
+def test_the_score_of_the_parent_stays_its_own(lab: Lab, own: int, wanted: int) -> None:
+    """Lower than it, which takes rights, or higher; without the rights there is a warning."""
+    body = DRIVER.replace('null, out =', f'open("/proc/self/oom_score_adj", "w").write("{own}")\nnull, out =')
+    body = body.replace("cgroups=group)", 'cgroups=group, options=create.Options(warn=lambda text: found.setdefault("warned", text)))')
+    body = body.replace("os.lseek(out, 0, 0)", 'os.lseek(out, 0, 0); found["own"] = int(open("/proc/self/oom_score_adj").read())')
+    config = lab.shell("cat /proc/self/oom_score_adj")
+    config["process"]["oomScoreAdj"] = wanted
+    _name, place = lab.bundle(config)
+    words = [sys.executable, "-I", "-S", "-c", body, str(Path(orchestra.__file__).parents[1]), str(place), "quick", ""]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["quick"] and found["own"] == own
+    assert int(found["output"]) == (own if "warned" in found else wanted)
+    assert "warned" not in found or wanted < own
