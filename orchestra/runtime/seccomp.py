@@ -40,10 +40,25 @@ _ARCHITECTURES = {
 }
 _OTHERS = frozenset(  # they say nothing about this machine
     f"SCMP_ARCH_{name}"
-    for name in (
-        "MIPS MIPS64 MIPS64N32 MIPSEL MIPSEL64 MIPSEL64N32 PPC PPC64 PPC64LE S390 S390X PARISC PARISC64 LOONGARCH64 "
-        "M68K SH SHEB"
-    ).split()
+    for name in [
+        "MIPS",
+        "MIPS64",
+        "MIPS64N32",
+        "MIPSEL",
+        "MIPSEL64",
+        "MIPSEL64N32",
+        "PPC",
+        "PPC64",
+        "PPC64LE",
+        "S390",
+        "S390X",
+        "PARISC",
+        "PARISC64",
+        "LOONGARCH64",
+        "M68K",
+        "SH",
+        "SHEB",
+    ]
 )
 _COMPATIBLE = {"x86_64": ("x86_64", "i386", "x32"), "aarch64": ("aarch64", "arm"), "riscv64": ("riscv64",)}
 _DOCKER_ARCH = {"x86_64": "amd64", "aarch64": "arm64", "riscv64": "riscv64"}

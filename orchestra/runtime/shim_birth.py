@@ -117,6 +117,8 @@ class Birth:
         if created.master >= 0:
             container.stdio.terminal(created.master)
             container.keeper.keep(container.id, created.master)
+        elif container.stdio.stdin >= 0:
+            container.keeper.keep(container.id, container.stdio.stdin)
         container.save(status="created", pid=created.pid, start_time=procfs.start_time(created.pid))
         container.supervise(created.pidfd, new=True)
         self._pending = None

@@ -126,11 +126,12 @@ class Container:
             self._finish(zombie_status(pid, self.state.get("start_time")))
             return
         self.open_log()
-        master = self.keeper.give(self.id) if self.state.get("tty") else -1
-        if master >= 0:
-            self.stdio.terminal(master)
+        tty = bool(self.state.get("tty"))
+        kept = self.keeper.give(self.id) if tty or self.state.get("stdin_open") else -1
+        if tty and kept >= 0:
+            self.stdio.terminal(kept)
         else:
-            self.stdio.adopt()
+            self.stdio.adopt(kept)
         self.supervise(pidfd)
         if self.status == "created":  # its creator is gone: nobody can start it any more
             pidfds.send_signal(pidfd, signal.SIGKILL)
@@ -226,7 +227,7 @@ class Container:
         if self.cgroup:
             oom = self._sweep(self.cgroup) or oom
         self.stdio.drain()
-        if self.state.get("tty"):
+        if self.state.get("tty") or self.state.get("stdin_open"):
             self.keeper.drop(self.id)
         self._release()
         self.save(

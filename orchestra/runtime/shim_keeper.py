@@ -1,9 +1,10 @@
-"""Keeps the masters of containers' terminals alive when the shim is killed.
+"""Keeps the masters of containers' terminals alive when the shim is killed, and inputs open that were.
 
-A terminal whose master is closed hangs up on its processes, and nobody can open that master again. So
-a second process, forked from the shim when the first container with a terminal is made (1.4 MiB),
-does nothing but hold copies: the next shim asks for them. It forgets a master when its terminal has no
-user any more, and leaves when it holds none and no shim is connected.
+A terminal whose master is closed hangs up on its processes, and nobody can open that master again; a program
+whose input has no writer any more reads its end. So a second process, forked from the shim when the first
+container with a terminal or an open stdin is made (1.4 MiB), does nothing but hold copies: the next shim asks
+for them. It forgets one when the terminal or the FIFO has no user any more, and leaves when it holds none and
+no shim is connected.
 
     <run>/shims/<project>.fds    its socket: {"keep": id} with the fd, {"give": id}, {"drop": id}
 """
@@ -132,7 +133,7 @@ class _Hoard:
                     self.poll.register(link, select.POLLIN)
                 elif fd in self.links:
                     self._serve(fd)
-                else:  # a terminal without users
+                else:  # a terminal or an input without users
                     for name in [name for name, master in self.held.items() if master == fd]:
                         self._drop(name)
 

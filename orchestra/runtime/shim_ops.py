@@ -296,7 +296,10 @@ class Operations:
         return True
 
     def op_close_stdin(self, request: Request) -> bool:
-        self.find(request).stdio.close_stdin()
+        container = self.find(request)
+        container.stdio.close_stdin()
+        if not container.state.get("tty"):
+            self.keeper.drop(container.id)
         return True
 
     # Further processes

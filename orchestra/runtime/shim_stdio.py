@@ -3,7 +3,7 @@
 Without a terminal the streams are FIFOs in the bundle (``stdin stdout stderr``), which a later shim
 can open again. The container's ends of stdout and stderr are opened for reading too: so a writer is
 never killed by SIGPIPE while no shim lives; it waits when the FIFO (1 MiB) is full. With a terminal
-the shim holds the master; it cannot be had again by another shim.
+the shim holds the master. A master, and the end of an input that stays open, are with the keeper, too.
 
 Every byte goes to the log and to each attached client. A slow client loses output beyond its queue
 (``wait=False``) or holds the container's output back (``wait=True``); it never holds back the others.
@@ -59,16 +59,13 @@ class Stdio:
             raise
         return given[0], given[1], given[2]
 
-    def adopt(self) -> None:
+    def adopt(self, stdin: int = -1) -> None:
+        """``stdin`` is the end of the container's input that the keeper held, if it did."""
         for stream in (STDOUT, STDERR):
             path = f"{self.bundle}/{NAMES[stream]}"
             if os.path.exists(path):
                 self._listen(stream, path)
-        path = f"{self.bundle}/stdin"
-        try:
-            self.stdin = os.open(path, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        except OSError:
-            pass  # none, or the container closed its end
+        self.stdin = stdin
 
     def terminal(self, master: int) -> None:
         """Take the master of the container's terminal."""

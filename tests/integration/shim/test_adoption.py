@@ -165,3 +165,22 @@ def test_many_are_adopted(w: World) -> None:
     client = w.again()
     assert sorted(state["id"] for state in client.list()) == sorted(f"c{number}" for number in range(10))
     assert {state["status"] for state in client.list()} == {"running"}
+
+
+def test_an_open_input_stays_open(w: World) -> None:
+    """The program reads on; what was closed before is not opened again."""
+    pid = w.create("a", "cat", stdin_open=True)
+    w.client.start("a")
+    w.create("b", "sh", "-c", "sleep 2; cat; echo end; sleep 1000", stdin_open=True)
+    w.client.start("b")
+    w.client.close_stdin("b")
+    kill_shim(w)
+    client = w.again()
+    assert (client.state("a")["status"], client.state("a")["pid"]) == ("running", pid)
+    eventually(lambda: w.output("b") == b"end\n", "the input that was closed ends")
+    attached = client.attach("a")
+    os.write(attached.stdin, b"hello\n")
+    eventually(lambda: w.output("a") == b"hello\n", "it is read")
+    attached.close()
+    client.close_stdin("a")
+    assert client.wait("a")["exit_code"] == 0
