@@ -7,6 +7,7 @@ are. All names are resolved inside the root.
 from __future__ import annotations
 
 import functools
+import errno
 import os
 import stat
 from typing import Any
@@ -117,14 +118,15 @@ def _make(device: Device, folder: int, name: str, root_fd: int) -> None:
 
 
 def _bind(device: Device, root_fd: int) -> None:
-    """The host's node of the same path, if it is the same device."""
-    tree = mounting.clone_tree(device.path, recursive=False, follow=False)
+    """The host's node of the same path, or else of the kernel's name for it, if it is the same device."""
+    if _is_node(device, device.path):
+        path = device.path
+    else:
+        path = _kernels_path(device)
+    tree = mounting.clone_tree(path, recursive=False, follow=False)
     try:
-        info = os.fstat(tree)
-        if stat.S_IFMT(info.st_mode) != TYPES[device.kind] or info.st_rdev != os.makedev(
-            device.major, device.minor
-        ):
-            raise OSError(19, f"the host's {device.path} is another device", device.path)
+        if not _same(device, os.fstat(tree)):
+            raise OSError(errno.ENODEV, f"the host's {path} is another device", path)
         target = fs.make_inside(root_fd, device.path, directory=False)
         try:
             mounting.attach(tree, target)
@@ -132,6 +134,30 @@ def _bind(device: Device, root_fd: int) -> None:
             os.close(target)
     finally:
         os.close(tree)
+
+
+def _same(device: Device, info: os.stat_result) -> bool:
+    return stat.S_IFMT(info.st_mode) == TYPES[device.kind] and info.st_rdev == os.makedev(
+        device.major, device.minor
+    )
+
+
+def _is_node(device: Device, path: str) -> bool:
+    try:
+        return _same(device, os.lstat(path))
+    except OSError:
+        return False
+
+
+def _kernels_path(device: Device) -> str:
+    """/dev/NAME of the host, by sysfs; the container's own path where that knows none."""
+    kind = "block" if device.kind == "b" else "char"
+    try:
+        with open(f"/sys/dev/{kind}/{device.major}:{device.minor}/uevent") as file:
+            names = [line.strip().removeprefix("DEVNAME=") for line in file if line.startswith("DEVNAME=")]
+    except OSError:
+        names = []
+    return f"/dev/{names[0]}" if names else device.path
 
 
 def _links(root_fd: int) -> None:

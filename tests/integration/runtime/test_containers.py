@@ -281,6 +281,17 @@ def test_user_namespace_on_a_plain_root(lab: Lab) -> None:
     assert lab.output(config).split() == ["65534", "refused", "fine"]
 
 
+def test_devices_of_other_names_in_a_user_namespace(lab: Lab) -> None:
+    """Nobody may make nodes there: the host's own are bound, whatever they are called inside."""
+    config = lab.shell("stat -c %t:%T /dev/mine /dev/below/zero; echo x > /dev/mine && head -c 3 /dev/below/zero | wc -c")
+    _with_user_namespace(config)
+    config["linux"]["devices"] = [{"path": "/dev/mine", "type": "c", "major": 1, "minor": 3},
+                                  {"path": "/dev/below/zero", "type": "c", "major": 1, "minor": 5}]
+    assert lab.output(config).split() == ["1:3", "1:5", "3"]
+    config["linux"]["devices"] = [{"path": "/dev/mine", "type": "c", "major": 1, "minor": 250}]
+    assert "/dev/mine" in lab.run(config).stderr
+
+
 def test_overlay_of_many_layers(lab: Lab, tmp_path: Path) -> None:
     layers = []
     for index in range(150):
