@@ -6,8 +6,8 @@ are. All names are resolved inside the root.
 
 from __future__ import annotations
 
-import functools
 import errno
+import functools
 import os
 import stat
 from typing import Any

@@ -181,6 +181,8 @@ def _names(plan: Plan) -> None:
             raise OrchestraError(f"{key} needs a uts namespace of its own")
     if plan.propagation and plan.propagation not in PROPAGATION:
         raise OrchestraError(f"linux.rootfsPropagation: unknown word {plan.propagation!r}")
+    if plan.root == "/":
+        raise OrchestraError("root.path is the root of this machine")
     if not os.path.isdir(plan.root):
         raise OrchestraError(f"root.path {plan.root} is not a directory")
 

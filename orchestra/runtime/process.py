@@ -21,6 +21,8 @@ from orchestra.runtime import capabilities, rlimits
 from orchestra.runtime.problems import EXEC, StepError
 
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+_NO_ID = 2**32 - 1
+_GROUPS_MAX = 65536  # NGROUPS_MAX
 _POLICIES = {
     "SCHED_OTHER": 0,
     "SCHED_FIFO": 1,
@@ -134,6 +136,7 @@ def parse(data: dict[str, Any], seccomp: dict[str, Any] | Filter | None) -> Proc
         columns=int(size.get("width") or 0),
         warnings=warnings,
     )
+    _check_ids(found)
     if data.get("oomScoreAdj") is not None:
         found.oom_score_adj = int(data["oomScoreAdj"])
     found.scheduler = _scheduler(data.get("scheduler"))
@@ -149,6 +152,15 @@ def parse(data: dict[str, Any], seccomp: dict[str, Any] | Filter | None) -> Proc
         known = seccomp if isinstance(seccomp, Filter) else compile_filter(seccomp)
         found.seccomp, found.seccomp_flags = known.program, known.flags
     return found
+
+
+def _check_ids(process: Process) -> None:
+    """-1 would leave the id as it is: root's."""
+    groups = process.groups or []
+    if any(not 0 <= number < _NO_ID for number in (process.uid, process.gid, *groups)):
+        raise OrchestraError(f"process.user: ids are from 0 to {_NO_ID - 1}")
+    if len(groups) > _GROUPS_MAX:
+        raise OrchestraError(f"process.user.additionalGids: more than {_GROUPS_MAX} groups")
 
 
 def compile_filter(data: dict[str, Any]) -> Filter:

@@ -378,6 +378,17 @@ def test_a_signal_while_a_hook_does_not_end(lab: Lab, tmp_path: Path, kind: str,
             eventually(lambda pid=pid: not os.path.exists(f"/proc/{pid}"), "the hook is gone")
 
 
+def test_the_last_id_is_nobody_not_root(lab: Lab) -> None:
+    name = lab.start(lab.shell("echo ready; exec sleep 1000"))
+    for user in ("4294967295", "4294967295:0", "0:4294967295", "-1", "99999999999999999999"):
+        done = lab.command("exec", "--user", user, name, "id", "-u")
+        assert (done.returncode, done.stdout) == (1, ""), user
+        assert "Traceback" not in done.stderr
+    config = lab.shell("id -u", user={"uid": 4294967295, "gid": 0})
+    done = lab.run(config)
+    assert (done.returncode, done.stdout) == (1, "")
+
+
 def _processes_of(place: str) -> list[int]:
     """Processes that have something of ``place`` as their root or mount."""
     found = []

@@ -131,6 +131,20 @@ def test_process_pieces() -> None:
         process.parse(base, {"defaultAction": "SCMP_ACT_ALLOW", "listenerPath": "/x"})
 
 
+@pytest.mark.parametrize("user", [{"uid": 2**32 - 1}, {"gid": 2**32 - 1}, {"uid": -1}, {"additionalGids": [1, 2**32 - 1]}, {"uid": 2**32}])
+def test_an_id_that_would_leave_root_as_it_is(user: dict[str, Any]) -> None:
+    """setresuid(-1) changes nothing."""
+    with pytest.raises(OrchestraError, match="ids are from 0 to 4294967294"):
+        process.parse({"args": ["sh"], "cwd": "/", "user": user}, None)
+    with pytest.raises(OrchestraError, match="more than 65536 groups"):
+        process.parse({"args": ["sh"], "cwd": "/", "user": {"additionalGids": [1] * 65537}}, None)
+
+
+def test_the_machines_root_is_no_root_of_a_container(tmp_path: Path) -> None:
+    with pytest.raises(OrchestraError, match="the root of this machine"):
+        _plan(tmp_path, {"root": {"path": "/tmp/.."}})
+
+
 def test_programs_are_found_as_a_shell_would(tmp_path: Path) -> None:
     for name, mode in (("run", 0o755), ("plain", 0o644)):
         (tmp_path / name).write_text("x")
