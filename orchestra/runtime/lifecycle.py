@@ -432,11 +432,15 @@ def do_exec(store: Store, options: Namespace) -> int:
     )
     for text in extra.warnings:
         warner(options)(text)
-    if options.pid_file:
-        fs.write_file(options.pid_file, str(done.pid), 0o644)
-    if options.console_socket and done.master >= 0:
-        send_console(options.console_socket, done.master)
-        done.master = -1
+    try:
+        if options.pid_file:
+            fs.write_file(options.pid_file, str(done.pid), 0o644)
+        if options.console_socket and done.master >= 0:
+            send_console(options.console_socket, done.master)
+            done.master = -1
+    except BaseException:
+        pidfds.send_signal(done.pidfd, signal.SIGKILL)
+        raise
     if foreground is None:
         return 0
     try:

@@ -139,6 +139,13 @@ def test_exec_by_a_process_file_in_the_background(lab: Lab, tmp_path: Path) -> N
     eventually(lambda: (lab.root / "tmp/made").exists(), "the process ran")
 
 
+def test_an_exec_that_cannot_be_told_of_is_ended(lab: Lab) -> None:
+    name = lab.start(lab.shell("echo ready; exec sleep 1000"))
+    for words in (("--pid-file", "/none/pid"), ("--tty", "--console-socket", "/none/socket")):
+        assert lab.command("exec", "--detach", *words, name, "sleep", "1000").returncode == 1
+        eventually(lambda: lab.command("ps", "--format", "json", name).stdout.split() == ["[", str(lab.pid(name)), "]"], "only the init is left")
+
+
 def test_kill_all(lab: Lab) -> None:
     config = lab.shell("sleep 1000 & sleep 1000 & echo ready; wait")
     config["linux"]["namespaces"] = [one for one in config["linux"]["namespaces"] if one["type"] != "pid"]
