@@ -73,7 +73,7 @@ class Given:
         self.root = Root(values, plan, looks=not home or quick_mounts.looks(plan))
         self.proc = values.fd(_host_proc(), own=True) if plan.sysctls else None
         self.names = [
-            (number, values.text(name.encode()), len(name.encode()))
+            (number, values.text(name.encode()), values.number(len(name.encode())))
             for number, name in ((NR.sethostname, plan.hostname), (NR.setdomainname, plan.domainname))
             if name
         ]
@@ -88,7 +88,7 @@ class Given:
             frozenset(plan.namespaces.new),
             tuple(flag for flag, _ in self.joined),
             plan.propagation,
-            tuple((number, size) for number, _, size in self.names),
+            tuple([number for number, _, _ in self.names]),
             self.root.shape(),
             self.groups.shape(),
             len(self.files),
@@ -117,6 +117,14 @@ def make(
             raise
     quick_root.give_up(plan)
     return None
+
+
+def foresee(plan: Plan, stdio: tuple[int, int, int], recipe: Recipe | None, files: Sequence[str]) -> None:
+    """Have the program of such containers ready."""
+    made = make(plan, stdio, recipe, files)
+    if made:
+        made[0].prepare()
+        made[1].close()
 
 
 def scores(plan: Plan) -> bool:

@@ -39,7 +39,7 @@ class Groups:
         )
         self.made = recipe is not None
         self.inherited = -1
-        self.writes: list[tuple[int, str, list[tuple[Slot | bytes, int]]]] = []
+        self.writes: list[tuple[int, str, list[tuple[Slot | bytes, Slot | int]]]] = []
         if recipe is None:
             return
         at = {
@@ -47,13 +47,15 @@ class Groups:
         }
         self.inherited = at.get(recipe.inherited, -1)
         for root, name, words in recipe.writes:
-            fixed = name.startswith("devices.")
-            texts = [(word.encode() if fixed else values.text(word.encode()), len(word)) for word in words]
+            texts: list[tuple[Slot | bytes, Slot | int]] = []
+            for word in map(str.encode, words):
+                fixed = name.startswith("devices.")
+                texts.append((word, len(word)) if fixed else (values.text(word), values.number(len(word))))
             self.writes.append((at[root], name, texts))
 
     def shape(self) -> object:
         writes = tuple(
-            (at, name, tuple(size if isinstance(text, Slot) else text for text, size in texts))
+            (at, name, tuple([None if isinstance(text, Slot) else text for text, _ in texts]))
             for at, name, texts in self.writes
         )
         return self.tasks, tuple(self.names), self.made, self.inherited, writes

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import signal
 import socket
 from collections.abc import Callable
@@ -21,9 +22,13 @@ from typing import Any
 from orchestra.linux import calls
 from orchestra.linux import constants as C
 from orchestra.linux.program import NR, Program, Values, available
-from orchestra.runtime import defaults, seccomp
+from orchestra.runtime import defaults, quick, seccomp
+from orchestra.runtime import plan as plans
 from orchestra.runtime import shim_wire as wire
-from orchestra.runtime.cgroups.probe import Mode
+from orchestra.runtime.cgroups import manager
+from orchestra.runtime.cgroups.probe import Mode, probe
+from orchestra.runtime.logfile import files_of
+from orchestra.runtime.shim_birth import inherit
 from orchestra.runtime.shim_loop import READ
 from orchestra.runtime.shim_server import Shim
 
@@ -51,7 +56,8 @@ def rehearse(rounds: int, stop: Callable[[], bool]) -> bool:
             calls.mount(None, "/", None, C.MS_REC | C.MS_PRIVATE)
             calls.mount("tmpfs", folder, "tmpfs", C.MS_NOSUID | C.MS_NODEV, "mode=700,size=4m")
             stage = _Stage(folder)
-            return all(not stop() and stage.play(number) for number in range(rounds))
+            well = all(not stop() and stage.play(number) for number in range(rounds))
+            return well and stage.foresee()
         except OSError:
             return False
         finally:
@@ -80,6 +86,29 @@ class _Stage:
         client = _Client(self, shim, number)
         shim.run()
         return client.well
+
+    def foresee(self) -> bool:
+        """Write down what the inits of usual containers do on this machine."""
+        mode, bundle = probe(), self.bundle(-1)
+        null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+        try:
+            for words in (["program"], ["/program"]):
+                for limited in (False, True):
+                    config = self._config(bundle, -1)
+                    config["process"]["args"] = words
+                    inherit(config["process"], resource.getrlimit(resource.RLIMIT_NOFILE))
+                    limits = config["linux"]["resources"]
+                    if not limited:
+                        limits = {"devices": limits["devices"]}
+                    group = manager("/rehearsal/-1", mode)
+                    plan = plans.make(config, container_id="rehearsal", bundle=bundle, cgroups=group)
+                    recipe = group.foresee(limits)
+                    if recipe or mode.kind == "v2":
+                        plan.joins = recipe.folders() if recipe else []
+                        quick.foresee(plan, (null, null, null), recipe, files_of(f"{bundle}/log"))
+        finally:
+            os.close(null)
+        return True
 
     def _prepare(self) -> None:
         """What all bundles share."""
@@ -122,7 +151,7 @@ class _Stage:
             "destination": "/",
             "type": "overlay",
             "source": "overlay",
-            "options": [*layers, "volatile"],
+            "options": [*layers, "volatile", "redirect_dir=off", "metacopy=off"],
         }
         binds = [
             {"destination": f"/etc/{name}", "type": "bind", "source": f"{self.folder}/{name}", "options": ["bind", "rprivate"]}
@@ -130,6 +159,8 @@ class _Stage:
         ]  # fmt: skip
         config["mounts"] = [overlay, *config["mounts"], *binds]
         config["root"]["readonly"] = config["process"]["terminal"] = False
+        config["process"]["noNewPrivileges"] = False
+        config["process"]["env"].append("HOME=/root")
         config["process"]["user"] = {"uid": 0, "gid": 0, "umask": 18, "additionalGids": [0]}
         linux = config["linux"]
         linux["resources"] |= {

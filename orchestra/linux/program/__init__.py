@@ -92,13 +92,15 @@ class Program:
         ``fork`` that nothing is left out after it: the child goes on, the parent jumps."""
         refers, values = 0, [0] * 6
         for index, argument in enumerate(arguments):
-            if isinstance(argument, Slot):
+            if type(argument) is int:  # most are
+                values[index] = argument & 0xFFFFFFFFFFFFFFFF
+            elif isinstance(argument, Slot):
                 refers |= 1 << index
                 values[index] = argument.number
             elif isinstance(argument, bytes):
                 values[index] = self.text(argument)
             else:
-                values[index] = argument & 0xFFFFFFFFFFFFFFFF
+                values[index] = int(argument)
         slot = self._slot(keep)
         self._operations.append(
             _OPERATION.pack(number, refers, slot, bytes(soft), skip, *values, answered | fork << 1, jump)
@@ -164,12 +166,16 @@ class Program:
         for it. ``flags`` are CLONE_NEW…; ``cgroup_fd`` is the directory of the cgroup (version 2) it begins in.
         ``values`` are closed in any case. ``OSError`` when there is no such process."""
         try:
-            if self._image is None:
-                self._image = birth.Image(b"".join(self._operations), bytes(self._data), self._given)
-                self._operations, self._data, self._texts = [], bytearray(), {}
-            return birth.run(self._image, values, ours, theirs, flags, cgroup_fd)
+            return birth.run(self.prepare(), values, ours, theirs, flags, cgroup_fd)
         finally:
             values.close()
+
+    def prepare(self) -> birth.Image:
+        """Its file, made once."""
+        if self._image is None:
+            self._image = birth.Image(b"".join(self._operations), bytes(self._data), self._given)
+            self._operations, self._data, self._texts = [], bytearray(), {}
+        return self._image
 
     def file(self, values: Values) -> bytes:
         """It as an executable file, of no values; to be asked for before it is run."""

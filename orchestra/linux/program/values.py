@@ -55,6 +55,9 @@ class Values:
         self.sources.append(fd)
         return self._add(-len(self.sources))  # ``message`` puts the number in
 
+    def number(self, value: int) -> Slot:
+        return self._add(value)
+
     def text(self, data: bytes) -> Slot:
         """The address of ``data`` and a NUL behind it."""
         slots, texts = self.slots, self.data

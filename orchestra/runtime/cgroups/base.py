@@ -68,6 +68,10 @@ class CgroupManager:
         be called. The parents are made."""
         return None
 
+    def foresee(self, resources: Resources) -> Recipe | None:
+        """What ``recipe`` will probably say; nothing is made."""
+        return None
+
     def update(self, resources: Resources) -> list[str]:
         """Change limits of a living cgroup: only what ``resources`` names."""
         raise NotImplementedError

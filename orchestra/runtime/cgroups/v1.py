@@ -56,7 +56,7 @@ class Version1(CgroupManager):
         wanted = resources or {}
         if "devices" not in self.mode.v1 or not _USUAL.issuperset(wanted) or os.path.isdir(_SYSTEMD):
             return None
-        roots = [root for root in self._order() if not self._nameless(root)]
+        roots = self._controlled()
         self._make_parents(roots)
         key = ":".join((*roots, json.dumps(wanted)))
         writes = _writes.get(key)
@@ -70,10 +70,23 @@ class Version1(CgroupManager):
             _writes[key] = writes
         return Recipe(self, wanted, roots, writes, self.mode.v1.get("cpuset", ""))
 
-    def _writes(self, resources: Resources) -> list[Write]:
-        """All that is written into a new cgroup. ``_Unusual`` where there is something to say."""
+    def foresee(self, resources: Resources) -> Recipe | None:
+        if "devices" not in self.mode.v1 or os.path.isdir(_SYSTEMD):
+            return None
+        try:
+            writes = self._writes(resources, sure=True)
+        except _Unusual:
+            return None
+        return Recipe(self, resources, self._controlled(), writes, self.mode.v1.get("cpuset", ""))
+
+    def _controlled(self) -> list[str]:
+        return [root for root in self._order() if not self._nameless(root)]
+
+    def _writes(self, resources: Resources, *, sure: bool = False) -> list[Write]:
+        """All that is written into a new cgroup. ``_Unusual`` where there is something to say. ``sure``: without a
+        look at what controls there are."""
         warnings: list[str] = []
-        recorder = _Recorder(self, warnings)
+        recorder = _Recorder(self, warnings, sure=sure)
         self._limits(recorder, resources)
         if warnings:
             raise _Unusual
@@ -339,13 +352,15 @@ class _Writer:
 class _Recorder(_Writer):
     """Notes down what is to be written. For what the parent has no control for, ``_Unusual``."""
 
-    def __init__(self, owner: Version1, warnings: list[str]) -> None:
+    def __init__(self, owner: Version1, warnings: list[str], *, sure: bool) -> None:
         super().__init__(owner, warnings)
+        self.sure = sure
         self.writes: list[Write] = []
 
     def path(self, controller: str, name: str, what: str) -> str | None:
         root = self.owner.mode.v1.get(controller)
-        if not root or not files.exists(f"{root}{os.path.dirname(self.owner.path)}/{name}"):
+        parent = os.path.dirname(self.owner.path)
+        if not root or not (self.sure or files.exists(f"{root}{parent}/{name}")):
             raise _Unusual
         return root
 

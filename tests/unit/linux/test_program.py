@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import resource
 import shutil
 import socket
 import subprocess
@@ -204,9 +205,17 @@ def carry_out_nothing() -> tuple[list[bytes], int]:
 
 @pytest.mark.parametrize("count", [0, 2000])
 def test_it_has_what_it_is_given_however_much_is_open(count: int) -> None:
-    kept = [os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC) for _ in range(count)]
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if limits[1] < count + 200:
+        pytest.skip("needs more descriptors than this process may have")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(limits[0], count + 200), limits[1]))
+    kept: list[int] = []
     reader, writer = os.pipe()
     try:
+        kept += [os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC) for _ in range(count)]
+        reader, writer, low = os.dup(reader), os.dup(writer), (reader, writer)
+        for fd in low:
+            os.close(fd)
         values = Values()
         outs = [values.fd(writer) for _ in range(10)]
         program = Program(len(values))
@@ -222,6 +231,7 @@ def test_it_has_what_it_is_given_however_much_is_open(count: int) -> None:
     finally:
         for fd in (*kept, reader, writer):
             os.close(fd)
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
 
 
 def test_a_clone_that_is_refused_is_an_error_and_leaves_nothing() -> None:
