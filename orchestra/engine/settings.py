@@ -22,13 +22,18 @@ _KEYS = {"userns-remap", "id-mapped-mounts", "default-address-pools"}
 
 def read(path: Path | None = None) -> tuple[Path, dict[str, Any]]:
     """(the file, what it says). OrchestraError for what is no JSON, or a key that is not known."""
-    place = path or Path(os.environ.get("ORCHESTRA_SETTINGS") or PLACE)
+    place = path or _place(os.environ.get("ORCHESTRA_SETTINGS", ""))
     try:
         look = os.stat(place)
         data = _parsed(place, look.st_ino, look.st_mtime_ns, look.st_size)
     except FileNotFoundError:
         return place, {}
     return place, data
+
+
+@lru_cache(maxsize=4)
+def _place(named: str) -> Path:
+    return Path(named or PLACE)
 
 
 @lru_cache(maxsize=4)
