@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import stat
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -46,17 +47,18 @@ class Secrets:
 
     def base(self) -> Path:
         """The directory of all of them."""
-        for folder, name in (
-            (self._paths.run, "secrets"),
-            (Path("/dev/shm"), f"{self._paths.scope}-secrets"),
-            (Path("/run"), f"{self._paths.scope}-secrets"),
-        ):
+        for folder, name in self._places():
             if folder.is_dir() and self._in_memory(folder):
                 return folder / name
         raise OrchestraError(
             "secrets need a file system in memory, and neither the run directory, /dev/shm nor /run is one",
             hint="mount a tmpfs on /dev/shm",
         )
+
+    def _places(self) -> tuple[tuple[Path, str], ...]:
+        """(file system, directory on it) in the order of preference."""
+        name = f"{self._paths.scope}-secrets"
+        return (self._paths.run, "secrets"), (Path("/dev/shm"), name), (Path("/run"), name)
 
     def prepare(
         self, container_id: str, files: Sequence[GrantedFile], *, ids: tuple[int, int, int] | None = None
@@ -108,15 +110,24 @@ class Secrets:
 
     def remove(self, container_id: str) -> None:
         """Forgets the container's files; the last one takes the directory with it. Idempotent."""
-        try:
-            base = self.base()
-        except OrchestraError:
-            return
-        shutil.rmtree(base / container_id, ignore_errors=True)
-        try:
-            base.rmdir()
-        except OSError:
-            pass  # others have files there, or it was never made
+        for folder, name in self._places():  # wherever they are, without a look at what is mounted
+            base = f"{folder}/{name}"
+            if not _is_own_directory(base):
+                continue
+            shutil.rmtree(f"{base}/{container_id}", ignore_errors=True)
+            try:
+                os.rmdir(base)
+            except OSError:
+                pass  # others have files there
+
+
+def _is_own_directory(place: str) -> bool:
+    """And no link: anybody may make something of that name in /dev/shm."""
+    try:
+        look = os.lstat(place)
+    except FileNotFoundError:
+        return False
+    return stat.S_ISDIR(look.st_mode) and look.st_uid == os.geteuid()
 
 
 def _existing(file: GrantedFile) -> str:

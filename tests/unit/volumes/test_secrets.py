@@ -57,3 +57,21 @@ def test_never_on_a_disk(tmp_path: Path) -> None:
         nowhere.prepare("c", [GrantedFile("/x", b"")])
     nowhere.remove("c")
     assert not is_in_memory(Path("/proc"))
+
+
+def test_removal_looks_everywhere_and_follows_no_link(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Anybody may make something in /dev/shm; and which place is in memory may have changed since the start."""
+    run, shared, other = (tmp_path / name for name in ("run", "shm", "other"))
+    for folder in (run, shared, other / "c1"):
+        folder.mkdir(parents=True)
+    (other / "c1" / "data").write_text("kept")
+    secrets = Secrets(Paths(tmp_path / "lib", run, "t"), in_memory=lambda folder: folder == run)
+    monkeypatch.setattr(secrets, "_places", lambda: ((run, "secrets"), (shared, "s")))
+    secrets.prepare("c1", [GrantedFile("/a", b"1")])
+    (shared / "s").symlink_to(other)
+    secrets.remove("c1")
+    assert not (run / "secrets").exists() and (other / "c1" / "data").read_text() == "kept"
+    (shared / "s").unlink()
+    (shared / "s" / "c1").mkdir(parents=True)
+    secrets.remove("c1")
+    assert not (shared / "s").exists()
