@@ -55,6 +55,16 @@ def mount(context: Context, word: str) -> dict[str, Any]:
     return found
 
 
+_MOUNT_KEYS = {
+    "": ("type", "source", "src", "target", "dst", "destination", "readonly", "ro", "consistency"),
+    "bind": ("bind-propagation", "bind-recursive", "bind-nonrecursive", "bind-create-src"),
+    "volume": ("volume-nocopy", "volume-subpath"),
+    "tmpfs": ("tmpfs-size", "tmpfs-mode"),
+    "image": ("image-subpath",),
+}
+_YES, _NO = ("", "1", "t", "true"), ("0", "f", "false")
+
+
 def mount_option(context: Context, word: str) -> dict[str, Any]:
     """``--mount type=bind,source=…,target=…``. Raises UsageError."""
     values: dict[str, str] = {}
@@ -68,31 +78,60 @@ def mount_option(context: Context, word: str) -> dict[str, Any]:
         raise UsageError(f"invalid mount {word!r}: target must be an absolute path")
     if kind not in ("bind", "volume", "tmpfs", "image"):
         raise UsageError(f"invalid mount {word!r}: unknown type {kind}")
-    read_only = any(
-        values.get(name, "false") in ("", "1", "true") for name in ("readonly", "ro") if name in values
-    )
+    unknown = [key for key in values if key not in (*_MOUNT_KEYS[""], *_MOUNT_KEYS[kind])]
+    if unknown:
+        raise UsageError(
+            f"invalid mount {word!r}: {unknown[0]} is no option of a {kind} mount",
+            hint="volumes with a driver, options or labels are made by volume create first"
+            if unknown[0].startswith("volume-")
+            else None,
+        )
     found: dict[str, Any] = {
         "type": kind,
         "target": os.path.normpath(target),
         "source": source,
-        "read_only": read_only,
+        "read_only": any(_switch(values, name, word) for name in ("readonly", "ro")),
     }
     if kind == "bind":
         if not source:
             raise UsageError(f"invalid mount {word!r}: a bind needs a source")
         found["source"] = os.path.normpath(os.path.join(context.cwd, os.path.expanduser(source)))
-        found["bind"] = {"propagation": values.get("bind-propagation", ""), "create_host_path": False}
+        found["bind"] = _bind_options(values, word)
     elif kind == "volume":
         found["volume"] = {
-            "nocopy": values.get("volume-nocopy", "false") in ("", "1", "true"),
+            "nocopy": _switch(values, "volume-nocopy", word),
             "subpath": values.get("volume-subpath", ""),
         }
     elif kind == "tmpfs":
         size, mode = values.get("tmpfs-size"), values.get("tmpfs-mode")
+        if mode and not re.fullmatch("[0-7]{1,5}", mode):
+            raise UsageError(f"invalid mount {word!r}: tmpfs-mode {mode} is no octal number")
         found["tmpfs"] = {"size": byte_size(size) if size else None, "mode": int(mode, 8) if mode else None}
     else:
         found["image_subpath"] = values.get("image-subpath", "")
     return found
+
+
+def _bind_options(values: dict[str, str], word: str) -> dict[str, Any]:
+    propagation, recursive = values.get("bind-propagation", ""), values.get("bind-recursive", "")
+    if propagation and propagation not in PROPAGATION:
+        raise UsageError(f"invalid mount {word!r}: unknown propagation {propagation}")
+    if recursive not in ("", "enabled", "disabled", "writable", "readonly"):
+        raise UsageError(f"invalid mount {word!r}: bind-recursive is enabled, disabled, writable or readonly")
+    if _switch(values, "bind-nonrecursive", word):
+        recursive = "disabled"
+    return {
+        "propagation": propagation,
+        "recursive": recursive,
+        "create_host_path": _switch(values, "bind-create-src", word),
+    }
+
+
+def _switch(values: dict[str, str], name: str, word: str) -> bool:
+    text = values.get(name, "false").lower()
+    if text not in (*_YES, *_NO):
+        raise UsageError(f"invalid mount {word!r}: {name} is true or false, not {text}")
+    return text in _YES
 
 
 def port(word: str) -> list[dict[str, Any]]:

@@ -79,6 +79,24 @@ def test_mounts_and_ports_of_the_command_line() -> None:
             shortforms.port(bad)
 
 
+@pytest.mark.parametrize("bad", [
+    "type=bind,src=/a,dst=/b,bind-recursiv=disabled", "type=bind,src=/a,dst=/b,bind-recursive=no", "type=bind,src=/a,dst=/b,volume-nocopy",
+    "type=bind,src=/a,dst=/b,readonly=maybe", "type=bind,src=/a,dst=/b,bind-propagation=odd", "type=tmpfs,dst=/b,tmpfs-mode=9", "dst=/b,volume-opt=x",
+    "type=bind,dst=/b", "dst=b", "type=npipe,dst=/b",
+])  # fmt: skip
+def test_mount_options_that_are_none(bad: str) -> None:
+    with pytest.raises(OrchestraError):
+        shortforms.mount_option(HERE, bad)  # type: ignore[arg-type]
+
+
+def test_mount_options() -> None:
+    found = shortforms.mount_option(HERE, "type=bind,src=a,dst=/b,ro,bind-recursive=writable,bind-propagation=rslave,consistency=cached")  # type: ignore[arg-type]
+    assert (found["source"], found["read_only"]) == ("/here/a", True)
+    assert found["bind"] == {"propagation": "rslave", "recursive": "writable", "create_host_path": False}
+    assert shortforms.mount_option(HERE, "type=bind,src=/a,dst=/b,bind-nonrecursive=true")["bind"]["recursive"] == "disabled"  # type: ignore[arg-type]
+    assert not shortforms.mount_option(HERE, "dst=/b,readonly=false")["read_only"]  # type: ignore[arg-type]
+
+
 def test_global_options_before_the_verb() -> None:
     options = Globals()
     assert split(["-f", "a", "--file=b", "-pname", "--dry-run", "up", "-d"], options) == ("up", ["-d"])
