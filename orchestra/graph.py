@@ -166,11 +166,6 @@ def dependencies(project: Project, names: Iterable[str]) -> set[str]:
     return _reach(services(project), names)
 
 
-def dependents(project: Project, names: Iterable[str]) -> set[str]:
-    """The services, and all that need them."""
-    return _reach(services(project).reverse(), names)
-
-
 def _reach(made: nx.DiGraph[str], names: Iterable[str]) -> set[str]:
     import networkx as nx
 

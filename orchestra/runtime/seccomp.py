@@ -72,12 +72,6 @@ _ACTIONS = {
     "SCMP_ACT_LOG": 0x7FFC0000,
     "SCMP_ACT_ALLOW": 0x7FFF0000,
 }
-_FLAGS = {
-    "SECCOMP_FILTER_FLAG_TSYNC": 1,
-    "SECCOMP_FILTER_FLAG_LOG": 2,
-    "SECCOMP_FILTER_FLAG_SPEC_ALLOW": 4,
-    "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV": 32,
-}
 _KILL_PROCESS, _ENOSYS = 0x80000000, 0x50000 | 38
 _EPERM = 1
 _NR, _ARCH, _ARGS = 0, 4, 16
@@ -103,16 +97,6 @@ def compile_profile(seccomp: Profile, *, machine: str | None = None) -> bytes:
             del _cache[next(iter(_cache))]
         _cache[key] = _compile(seccomp, machine)
     return _cache[key]
-
-
-def filter_flags(seccomp: Profile) -> int:
-    """The flags for seccomp(2)."""
-    found = 0
-    for name in seccomp.get("flags") or ():
-        if name not in _FLAGS:
-            raise UnsupportedError(f"seccomp: the flag {name} is not known")
-        found |= _FLAGS[name]
-    return found
 
 
 def default_profile(capabilities: Iterable[str], *, machine: str | None = None) -> Profile:

@@ -64,14 +64,3 @@ class EventRecord:
     action: str
     subject: str
     attributes: Mapping[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class ProjectRecord:
-    """A project as it was last brought up: ``desired`` is what the controller wants to remember of it."""
-
-    name: str
-    working_dir: str
-    files: tuple[str, ...]
-    desired: Mapping[str, Any]
-    updated: float

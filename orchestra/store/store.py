@@ -14,14 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from orchestra.errors import ConflictError
-from orchestra.store.database import Database, Row
+from orchestra.store.database import Database
 from orchestra.store.records import (
     ContainerRecord,
     EventRecord,
     LeaseRecord,
     NetworkRecord,
     PortRecord,
-    ProjectRecord,
     VolumeRecord,
 )
 
@@ -29,7 +28,6 @@ EVENT_LIMIT = 10_000  # kept events; trimmed in steps of a tenth
 _CONTAINER = "id, name, project, phase, created, spec, state"
 _PORT = "protocol, host_ip, published, target, container"
 _EVENT = "number, time, type, action, subject, attributes"
-_PROJECT = "name, working_dir, files, desired, updated"
 
 
 class Store:
@@ -188,31 +186,6 @@ class Store:
         rows = self._database.query(f"SELECT {_EVENT} FROM events WHERE time >= ? ORDER BY number", (since,))
         return (EventRecord(row[0], row[1], row[2], row[3], row[4], json.loads(row[5])) for row in rows)
 
-    # projects
-
-    def save_project(self, record: ProjectRecord) -> None:
-        self._database.execute(
-            f"INSERT OR REPLACE INTO projects ({_PROJECT}) VALUES (?,?,?,?,?)",
-            (
-                record.name,
-                record.working_dir,
-                json.dumps(record.files),
-                _pack(record.desired),
-                record.updated,
-            ),
-        )
-
-    def projects(self) -> list[ProjectRecord]:
-        rows = self._database.query(f"SELECT {_PROJECT} FROM projects ORDER BY name")
-        return [_project(row) for row in rows]
-
-    def project(self, name: str) -> ProjectRecord | None:
-        rows = self._database.query(f"SELECT {_PROJECT} FROM projects WHERE name=?", (name,))
-        return _project(rows[0]) if rows else None
-
-    def remove_project(self, name: str) -> None:
-        self._database.execute("DELETE FROM projects WHERE name=?", (name,))
-
     # facts (small things such as the boot the run directory belongs to)
 
     def fact(self, name: str) -> str:
@@ -228,10 +201,6 @@ _ENCODER = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False)
 
 def _pack(data: Mapping[str, Any]) -> str:
     return _ENCODER.encode(data)
-
-
-def _project(row: Row) -> ProjectRecord:
-    return ProjectRecord(row[0], row[1], tuple(json.loads(row[2])), json.loads(row[3]), row[4])
 
 
 def _taken(kind: str, name: str) -> ConflictError:

@@ -180,12 +180,6 @@ def test_misspelt_architectures_and_a_missing_default() -> None:
         seccomp.compile_profile({"syscalls": []})
 
 
-def test_flags() -> None:
-    assert seccomp.filter_flags({"flags": ["SECCOMP_FILTER_FLAG_LOG", "SECCOMP_FILTER_FLAG_SPEC_ALLOW"]}) == 6
-    with pytest.raises(UnsupportedError):
-        seccomp.filter_flags({"flags": ["SECCOMP_FILTER_FLAG_NEW_LISTENER"]})
-
-
 def test_docker_profile_file() -> None:
     profile = {
         "defaultAction": "SCMP_ACT_ERRNO", "defaultErrnoRet": 1,

@@ -17,7 +17,6 @@ from orchestra.store.records import (
     LeaseRecord,
     NetworkRecord,
     PortRecord,
-    ProjectRecord,
     VolumeRecord,
 )
 from orchestra.store.store import Store
@@ -45,7 +44,6 @@ def test_everything_survives_a_close(tmp_path: Path) -> None:
     store.add_volume(VolumeRecord("v", 2.0, {"labels": {"a": "b"}}))
     store.set_leases("c", [LeaseRecord("n1", "10.0.0.2", "c")])
     store.set_ports("c", [PortRecord("tcp", "0.0.0.0", 8080, 80, "c")])
-    store.save_project(ProjectRecord("p", "/w", ("/w/compose.yaml",), {"services": {}}, 5.0))
     store.add_events([(1.0, "container", "create", "c", {"name": "x"})])
     store.set_fact("boot", "b1")
     store.close()
@@ -56,7 +54,6 @@ def test_everything_survives_a_close(tmp_path: Path) -> None:
     assert again.volumes() == [VolumeRecord("v", 2.0, {"labels": {"a": "b"}})]
     assert again.leases() == [LeaseRecord("n1", "10.0.0.2", "c")]
     assert again.ports() == [PortRecord("tcp", "0.0.0.0", 8080, 80, "c")]
-    assert again.project("p") == ProjectRecord("p", "/w", ("/w/compose.yaml",), {"services": {}}, 5.0)
     assert [event.action for event in again.events()] == ["create"]
     assert again.fact("boot") == "b1"
     assert again.fact("nothing") == ""
