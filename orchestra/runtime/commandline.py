@@ -84,7 +84,7 @@ def _add_birth(verbs: argparse._SubParsersAction[_Parser]) -> None:
         verb.add_argument("--no-pivot", action="store_true", help="move the root instead of pivot_root")
         verb.add_argument("--no-new-keyring", action="store_true", help="keep the caller's session keyring")
         verb.add_argument(
-            "--preserve-fds", type=int, default=0, metavar="N", help="pass descriptors 3 … 2+N on"
+            "--preserve-fds", type=_count, default=0, metavar="N", help="pass descriptors 3 … 2+N on"
         )
         if name == "run":
             verb.add_argument("--detach", "-d", action="store_true", help="do not wait for its end")
@@ -100,7 +100,7 @@ def _add_exec(verbs: argparse._SubParsersAction[_Parser]) -> None:
     verb.add_argument("--detach", "-d", action="store_true", help="do not wait for its end")
     verb.add_argument("--pid-file", metavar="FILE")
     verb.add_argument("--console-socket", metavar="SOCKET")
-    verb.add_argument("--preserve-fds", type=int, default=0, metavar="N")
+    verb.add_argument("--preserve-fds", type=_count, default=0, metavar="N")
     verb.add_argument("--cwd", metavar="DIR")
     verb.add_argument("--env", "-e", action="append", default=[], metavar="NAME=VALUE")
     verb.add_argument("--user", "-u", metavar="UID[:GID]")
@@ -169,6 +169,13 @@ FAMILIES: dict[Callable[[argparse._SubParsersAction[_Parser]], None], tuple[str,
     _add_looks: ("state", "list", "ps", "events", "spec", "features"),
     _add_update: ("update",),
 }
+
+
+def _count(text: str) -> int:
+    """How many descriptors: there are never more than a process may have."""
+    if text.isascii() and text.isdigit() and len(text) < 8 and int(text) <= 1 << 20:
+        return int(text)
+    raise argparse.ArgumentTypeError(f"{text!r} is no number of descriptors")
 
 
 def _seconds(text: str) -> float:

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
-from orchestra.errors import ConflictError, OrchestraError, UnsupportedError
+from orchestra.errors import ConflictError, OrchestraError, UnsupportedError, UsageError
 from orchestra.linux import fs, procfs
 from orchestra.linux import pidfd as pidfds
 from orchestra.runtime import cgroups as groups
@@ -194,13 +194,31 @@ def _cgroup(config: dict[str, Any], options: Namespace, folder: str, undo: ExitS
     return group
 
 
+def check_preserved(options: Namespace) -> None:
+    """The descriptors to pass on must be there before we open any: of a gap among them the container would get
+    one of ours. Those of systemd's socket activation come on top."""
+    text = os.environ.get("LISTEN_FDS", "") if options.verb != "exec" else ""
+    first = 3 + options.preserve_fds
+    for number in range(3, first):
+        if not _is_open(number):
+            raise UsageError(f"--preserve-fds {options.preserve_fds}: descriptor {number} is not open")
+    count = int(text) if text.isascii() and text.isdigit() and len(text) < 7 else 0
+    options.listen_fds = count if all(_is_open(number) for number in range(first, first + count)) else 0
+    options.preserve_fds += options.listen_fds
+
+
+def _is_open(number: int) -> bool:
+    try:
+        os.fstat(number)
+    except OSError:
+        return False
+    return True
+
+
 def _add_listen_fds(config: dict[str, Any], options: Namespace) -> None:
-    """systemd's socket activation: the descriptors go on into the container."""
-    text = os.environ.get("LISTEN_FDS", "")
-    if not text.isdigit() or not config.get("process"):
-        return
-    options.preserve_fds += int(text)
-    config["process"].setdefault("env", []).extend([f"LISTEN_FDS={text}", "LISTEN_PID=1"])
+    if options.listen_fds and config.get("process"):
+        words = [f"LISTEN_FDS={options.listen_fds}", "LISTEN_PID=1"]
+        config["process"]["env"] = [*(config["process"].get("env") or ()), *words]
 
 
 def send_console(path: str, master: int) -> None:

@@ -64,6 +64,8 @@ def run(arguments: list[str]) -> int:
     module = importlib.import_module(
         f"orchestra.runtime.{'lifecycle' if options.verb in _LIFECYCLE else 'inspecting'}"
     )
+    if verb in _ENTERS:
+        module.check_preserved(options)
     return int(getattr(module, f"do_{options.verb}")(Store(options.root or _default_root()), options))
 
 

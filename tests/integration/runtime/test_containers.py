@@ -335,6 +335,18 @@ def test_preserved_descriptors(lab: Lab, tmp_path: Path) -> None:
     assert text.startswith("handed over")
 
 
+def test_descriptors_that_are_not_there_are_none_of_ours(lab: Lab) -> None:
+    """A gap among the preserved ones would be filled by a descriptor of the runtime."""
+    done = lab.run(lab.shell("ls /proc/self/fd"), "--preserve-fds", "20")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "descriptor 3 is not open" in done.stderr
+    name = lab.start(lab.shell("echo ready; exec sleep 1000"))
+    assert "is not open" in lab.command("exec", "--preserve-fds", "2", name, "ls", "/proc/self/fd").stderr
+    environ = {**os.environ, "LISTEN_FDS": "5"}  # somebody else's, who is not our parent
+    text = lab.output(lab.shell("ls /proc/self/fd; echo $LISTEN_FDS."), env=environ)
+    assert text.split() == ["0", "1", "2", "3", "."]  # 3 is the directory itself
+
+
 def test_hooks_run_in_order(lab: Lab, tmp_path: Path) -> None:
     kinds = ("prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop")
     config = lab.shell("echo program")

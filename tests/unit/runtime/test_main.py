@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestra.errors import OrchestraError
+from orchestra.errors import OrchestraError, UsageError
 from orchestra.runtime import commandline, inspecting, lifecycle, main, report, state
 from orchestra.runtime.problems import StepError
 
@@ -31,6 +31,14 @@ def test_numbers_and_times() -> None:
     with pytest.raises(OrchestraError):
         inspecting.number("x")
     assert [commandline._seconds(text) for text in ("5", "5s", "200ms", "1m")] == [5.0, 5.0, 0.2, 60.0]
+
+
+@pytest.mark.parametrize("number", ["-1", "x", "99999999999", "\u00b2"])
+def test_numbers_of_descriptors(number: str) -> None:
+    """A negative one would close the standard ones."""
+    for verb in ("create", "run", "exec"):
+        with pytest.raises(UsageError):
+            commandline.parser().parse_args([verb, f"--preserve-fds={number}", "x"])
 
 
 def test_podmans_words_are_understood() -> None:
