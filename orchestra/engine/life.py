@@ -16,7 +16,7 @@ from typing import Any
 
 from orchestra.backend import ContainerSpec, Publisher
 from orchestra.compose.model import Port
-from orchestra.engine import bundle, quota, userns
+from orchestra.engine import bundle, nul, quota, userns
 from orchestra.engine import ports as port_rules
 from orchestra.engine import resources as limits
 from orchestra.engine.borrow import borrowed
@@ -107,6 +107,7 @@ class Life:
     def _check(self, container: Container, warnings: list[str]) -> None:
         """What can be known to be wrong before anything is made."""
         spec = container.spec
+        nul.check(spec)
         arguments(spec.service, container.image)
         quota.check(self.parts.paths, spec.service.storage_opt)
         port_rules.check(self._wanted_ports(container))
