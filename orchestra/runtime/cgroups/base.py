@@ -52,7 +52,8 @@ class CgroupManager:
     kernel shows, not on what this object remembers."""
 
     def __init__(self, path: str, mode: Mode) -> None:
-        if not path.startswith("/") or posixpath.normpath(path) != path or path == "/" or "\0" in path:
+        plain = path.startswith("/") and posixpath.normpath(path) == path and path != "/"
+        if not plain or "\0" in path or "\n" in path:
             raise OrchestraError(f"cgroup path {path!r} is not an absolute, plain path below the root")
         self.path = path
         self.mode = mode

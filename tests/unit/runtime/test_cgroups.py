@@ -50,7 +50,7 @@ def test_joined_controllers_share_a_hierarchy() -> None:
     assert Mode("hybrid", one, two, ()).hierarchies()["/sys/fs/cgroup/cpu,cpuacct"] == ["cpu", "cpuacct"]
 
 
-@pytest.mark.parametrize("path", ["x", "/", "/a/../b", "/a/", "/a\0b"])
+@pytest.mark.parametrize("path", ["x", "/", "/a/../b", "/a/", "/a\0b", "/a/b\nc"])
 def test_bad_paths_are_refused(path: str) -> None:
     with pytest.raises(OrchestraError):
         manager(path, Mode("v2", {}, "/nowhere", ()))
