@@ -449,13 +449,16 @@ class Engine:
         size: tuple[int, int] | None = None,
     ) -> Callable[[], None]:
         """Before a start: the container is created in its shim only then, so the copying begins with it.
-        ``size`` (rows, columns) is what its terminal gets before the program runs."""
+        ``size`` (rows, columns) is what its terminal gets before the program runs. The end of the client's input
+        is the container's only for who starts it (docker's StdinOnce): others come and go."""
         container = self._get(ref)
+        starts = not container.running
+        client = self.parts.shims.client
         copier = Copier(
-            lambda: self.parts.shims.client(container.group).attach(container.id, wait=True),
+            lambda: client(container.group).attach(container.id, wait=True),
             fds,
             stdin=stdin,
-            close_stdin=lambda: self.parts.shims.client(container.group).close_stdin(container.id),
+            close_stdin=(lambda: client(container.group).close_stdin(container.id)) if starts else None,
         )
 
         def begin() -> None:
@@ -463,7 +466,7 @@ class Engine:
             if size and container.spec.service.tty:
                 self.resize(container.id, *size)
 
-        if container.running:
+        if not starts:
             begin()
         else:
             self.life.on_created[container.id] = begin

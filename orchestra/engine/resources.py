@@ -211,9 +211,9 @@ _CHANGES: dict[str, tuple[str, tuple[str, ...]]] = {
     "cpu_rt_period": ("cpu", ("realtimePeriod",)),
     "cpu_rt_runtime": ("cpu", ("realtimeRuntime",)),
     "cpuset": ("cpu", ("cpus",)),
-    "mem_limit": ("memory", ("limit",)),
+    "mem_limit": ("memory", ("limit", "swap")),  # version 2 counts swap apart
     "mem_reservation": ("memory", ("reservation",)),
-    "memswap_limit": ("memory", ("swap",)),
+    "memswap_limit": ("memory", ("limit", "swap")),
     "pids_limit": ("pids", ("limit",)),
     "blkio_config": ("blockIO", ("weight",)),
 }

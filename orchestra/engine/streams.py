@@ -16,7 +16,8 @@ PATIENCE = 5.0
 
 class Copier:
     """``fds`` are (stdin, stdout, stderr) of the client; copies of them are kept. ``begin`` starts the
-    copying, ``end`` waits for the rest of the output and stops."""
+    copying, ``end`` waits for the rest of the output and stops. ``close_stdin`` passes the client's end of file
+    on to the container; without it others may write on."""
 
     def __init__(
         self,
@@ -24,7 +25,7 @@ class Copier:
         fds: tuple[int, int, int],
         *,
         stdin: bool,
-        close_stdin: Callable[[], None],
+        close_stdin: Callable[[], None] | None,
     ) -> None:
         self._attach, self._stdin, self._close_stdin = attach, stdin, close_stdin
         self.fds = [os.dup(fd) for fd in fds]
@@ -57,7 +58,7 @@ class Copier:
                 return
 
     def _input(self, target: int, tty: bool) -> None:
-        """Until the client's end of file (which is passed on), or until we are over."""
+        """Until the client's end of file, or until we are over."""
         while True:
             try:
                 ready, _, _ = select.select([self.fds[0], self._over_read], [], [])
@@ -79,7 +80,8 @@ class Copier:
     def _pass_end_on(self) -> None:
         """The container reads the end of its input when neither the shim nor we hold the other side."""
         try:
-            self._close_stdin()
+            if self._close_stdin:
+                self._close_stdin()
         except (OrchestraError, OSError):
             pass  # it has ended
         if self._attachment is not None and self._attachment.stdin >= 0:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import subprocess
 import threading
 from pathlib import Path
 from typing import Any
@@ -90,3 +91,24 @@ def test_refused_combinations(engine: Engine, tmp_path: Path) -> None:
     assert "incompatible" in engine.run("up", "--build", "--no-build", code=1).stderr
     assert "cannot be combined" in engine.run("up", "-d", "--attach", "a", code=1).stderr
     del tmp_path
+
+
+def test_the_input_of_a_service_outlives_who_attaches(engine: Engine) -> None:
+    """As with docker: the end of an attached client's input is not the container's. For ``run -i`` it is."""
+    engine.write("""
+        name: p
+        services:
+          web: {image: busybox, stdin_open: true, command: cat, stop_grace_period: 0s}
+    """)
+    engine.run("up", "-d")
+    for word in ("one", "two"):
+        client = engine.popen("attach", "--sig-proxy=false", "web", stdin=subprocess.PIPE)
+        assert client.stdin is not None
+        client.stdin.write(word + "\n")
+        client.stdin.close()
+        eventually(lambda word=word: word in engine.out("logs", "--no-log-prefix", "web").split(), what=f"{word} is read")
+        client.kill()
+        client.wait(30)
+    assert engine.state("p-web-1") == "running"
+    assert engine.run("container", "run", "--rm", "-i", "busybox", "cat", stdin="whole").stdout == "whole"
+    assert engine.run("run", "--rm", "-T", "web", stdin="whole").stdout == "whole"

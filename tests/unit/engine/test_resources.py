@@ -61,7 +61,7 @@ def changed(service: Service, **changes: Any) -> dict[str, Any]:
 def test_update_changes_what_it_names_only() -> None:
     service = Service("x", mem_limit=64 * MIB, cpus=0.5, pids_limit=5, blkio_config=BlkioConfig(weight=500, device_read_bps=(DeviceRate("/none", 1),)))
     assert changed(Service("x"), mem_limit=64 * MIB) == {"memory": {"limit": 64 * MIB}}
-    assert changed(service, memswap_limit=128 * MIB) == {"memory": {"swap": 128 * MIB}}
+    assert changed(service, memswap_limit=128 * MIB) == {"memory": {"limit": 64 * MIB, "swap": 128 * MIB}}
     assert changed(service, memswap_limit=-1, mem_limit=32 * MIB) == {"memory": {"limit": 32 * MIB, "swap": -1}}
     assert changed(service, pids_limit=-1) == changed(service, pids_limit=0) == {"pids": {"limit": -1}}
     assert changed(service, cpu_quota=20_000) == {"cpu": {"quota": 20_000}}
