@@ -86,6 +86,10 @@ class CgroupManager:
         """The existing directories a process must be written to (``<dir>/cgroup.procs``) to be inside."""
         raise NotImplementedError
 
+    def places(self) -> list[str]:
+        """Where there may be a directory of it, or parents that were made for it."""
+        raise NotImplementedError
+
     def freeze(self, *, timeout: float = 5.0) -> None:
         raise NotImplementedError
 
@@ -151,6 +155,7 @@ class CgroupManager:
         deadline = time.monotonic() + timeout
         for folder in self.dirs():
             files.remove(folder, deadline)
+        for folder in self.places():
             self._prune(folder)
 
     def _kill_file(self) -> bool:

@@ -103,10 +103,13 @@ class Version1(CgroupManager):
         return None
 
     def dirs(self) -> list[str]:
+        return [folder for folder in self.places() if files.exists(folder)]
+
+    def places(self) -> list[str]:
         roots = self._order()
         if self.mode.v2:
             roots.append(self.mode.v2)
-        return [folder for root in roots if files.exists(folder := root + self.path)]
+        return [root + self.path for root in roots]
 
     def freeze(self, *, timeout: float = 5.0) -> None:
         """Returns when every process stands still. Tried again and again: a fork during freezing can

@@ -59,6 +59,9 @@ class Version2(CgroupManager):
     def dirs(self) -> list[str]:
         return [self.folder] if files.exists(self.folder) else []
 
+    def places(self) -> list[str]:
+        return [self.folder]
+
     def freeze(self, *, timeout: float = 5.0) -> None:
         files.write(f"{self.folder}/cgroup.freeze", "1")
         deadline, pause = time.monotonic() + timeout, 0.0005

@@ -15,6 +15,7 @@ from support.shimhelp import World, eventually, process, world
 from orchestra.errors import NotFoundError
 from orchestra.linux import procfs
 from orchestra.runtime import logfile, shimclient
+from orchestra.runtime.cgroups import manager, probe
 from orchestra.runtime.problems import StepError
 from orchestra.runtime.shimclient import StateError
 
@@ -83,13 +84,16 @@ def test_a_program_that_is_not_there(w: World) -> None:
 
 
 def test_a_failed_birth_leaves_nothing(w: World) -> None:
-    def change(config: dict[str, Any]) -> None:
-        config["mounts"].append({"destination": "/x", "type": "bind", "source": "/no/such", "options": ["bind"]})
+    """Nor do parents of its cgroups, whether it fails before it has a process or later."""
+    for source, text in (("/no/such", "/no/such"), ("", "no source")):
+        def change(config: dict[str, Any], source: str = source) -> None:
+            config["mounts"].append({"destination": "/x", "type": "bind", "source": source, "options": ["bind"]})
 
-    with pytest.raises(Exception, match="/no/such"):
-        w.create("a", "true", change=change)
-    assert w.client.list() == []
-    assert sorted(path.name for path in (w.paths.bundles / "a").iterdir()) == ["config.json"]
+        with pytest.raises(Exception, match=text):
+            w.create("a", "true", change=change)
+        assert w.client.list() == []
+        assert sorted(path.name for path in (w.paths.bundles / "a").iterdir()) == ["config.json"]
+        assert not manager(f"/{w.paths.scope}/{w.project}", probe()).exists()
 
 
 def test_a_name_is_taken_once(w: World) -> None:
