@@ -167,12 +167,18 @@ def _users(plan: Plan) -> None:
                 raise OrchestraError(f"mounts: {mount.words.idmap} at {mount.destination} needs uidMappings")
             mount.uids, mount.gids = plan.uids, plan.gids
     if new:
-        for kind, number, entries in (
-            ("uid", plan.process.uid, plan.uids),
-            ("gid", plan.process.gid, plan.gids),
+        for kind, name, number, entries in (
+            ("uid", "process.user.uid", plan.process.uid, plan.uids),
+            ("gid", "process.user.gid", plan.process.gid, plan.gids),
+            *(
+                ("gid", "process.user.additionalGids:", group, plan.gids)
+                for group in plan.process.groups or ()
+            ),
+            ("uid", "the container's root", 0, plan.uids),
+            ("gid", "the container's root", 0, plan.gids),
         ):
             if not any(inside <= number < inside + count for inside, _, count in entries):
-                raise OrchestraError(f"process.user.{kind} {number} is not in the {kind} mappings")
+                raise OrchestraError(f"{name} {number} is not in the {kind} mappings")
 
 
 def _names(plan: Plan) -> None:

@@ -50,9 +50,15 @@ def test_user_namespaces(tmp_path: Path) -> None:
         _plan(tmp_path, namespaces=spaces)
     with pytest.raises(OrchestraError, match="need a user namespace"):
         _plan(tmp_path, uidMappings=ids)
-    with pytest.raises(OrchestraError, match="not in the uid mappings"):
-        _plan(tmp_path, {"process": {**make_config(["x"])["process"], "user": {"uid": 99}}}, namespaces=spaces,
-              uidMappings=ids, gidMappings=ids)
+    for user, text in (({"uid": 99}, "user.uid 99 is not in the uid"), ({"gid": 10}, "user.gid 10 is not in the gid"),
+                       ({"additionalGids": [3, 12]}, "additionalGids: 12 is not in the gid")):
+        with pytest.raises(OrchestraError, match=text):
+            _plan(tmp_path, {"process": {**make_config(["x"])["process"], "user": user}}, namespaces=spaces,
+                  uidMappings=ids, gidMappings=ids)
+    later = [{"containerID": 5, "hostID": 1000, "size": 10}]
+    with pytest.raises(OrchestraError, match="the container's root 0 is not in the uid mappings"):
+        _plan(tmp_path, {"process": {**make_config(["x"])["process"], "user": {"uid": 5, "gid": 5}}}, namespaces=spaces,
+              uidMappings=later, gidMappings=ids)
 
 
 @pytest.mark.parametrize(("name", "path"), [
