@@ -103,7 +103,25 @@ class Client:
                 wire.close()  # the daemon was just leaving: the next one answers
                 continue
             return wire
-        raise OrchestraError(
+        raise self._deaf()
+
+    def ask(
+        self, op: str, args: dict[str, Any] | None = None, *, fds: Iterable[int] = ()
+    ) -> tuple[Wire, dict[str, Any] | None]:
+        """A connection on which ``op`` was asked for, and the first answer (None: the daemon is gone). A daemon
+        that leaves with the request unread has not begun it (unix(7): then the connection is reset): the next
+        one is asked."""
+        numbers = list(fds)
+        for _ in range(3):
+            wire = self.open(op, args, fds=numbers)
+            try:
+                return wire, wire.receive()
+            except ConnectionResetError:
+                wire.close()
+        raise self._deaf()
+
+    def _deaf(self) -> OrchestraError:
+        return OrchestraError(
             "the daemon does not take requests", hint=f"see {self.paths.run_text}/daemon.log"
         )
 

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from typing import Any
 
     from orchestra.cli.context import Context
+    from orchestra.controller.wire import Wire
+
+_GONE = "the daemon went away in the middle of the command"
 
 
 def run_exec(context: Context, ref: str, spec: dict[str, Any], *, detach: bool, stdin: bool = True) -> int:
@@ -22,12 +25,11 @@ def run_exec(context: Context, ref: str, spec: dict[str, Any], *, detach: bool, 
     null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
     fds = [] if spec["tty"] else ([null] * 3 if detach else [0 if stdin else null, 1, 2])
     context.stdout.flush()
-    wire = context.client.open("exec", {"ref": ref, "spec": spec, "detach": detach}, fds=fds)
+    wire, first = context.client.ask("exec", {"ref": ref, "spec": spec, "detach": detach}, fds=fds)
     os.close(null)
     try:
-        first = wire.receive()
         if first is None:
-            raise OrchestraError("the daemon went away in the middle of the command")
+            raise OrchestraError(_GONE)
         if "error" in first:
             raise OrchestraError.from_dict(first["error"])
         exec_id = first["data"]["exec_id"]
@@ -35,11 +37,11 @@ def run_exec(context: Context, ref: str, spec: dict[str, Any], *, detach: bool, 
         if handed:
             _terminal(context, exec_id, handed[0], stdin=stdin)
         with _forwarded(context, exec_id):
-            last = wire.receive()
+            last = _next(wire)
     finally:
         wire.close()
     if last is None:
-        raise OrchestraError("the daemon went away in the middle of the command")
+        raise OrchestraError(_GONE)
     if "error" in last:
         raise OrchestraError.from_dict(last["error"])
     return int(last["result"])
@@ -104,10 +106,12 @@ def attach(
         return _attach_terminal(context, ref, sequence, start=start, stdin=stdin, until=until, told=told)
     null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
     shown = [1 if "stdout" in streams else null, 2 if "stderr" in streams else null]
-    wire = context.client.open(
-        "attach", {"ref": ref, "start": start, "stdin": stdin, "until": until}, fds=[0, *shown]
-    )
+    request = {"ref": ref, "start": start, "stdin": stdin, "until": until}
+    wire, first = context.client.ask("attach", request, fds=[0, *shown])
     os.close(null)
+    if first is None or "error" in first:
+        wire.close()
+        raise OrchestraError.from_dict(first["error"]) if first else OrchestraError(_GONE)
     before = {}
     if forward:
 
@@ -144,11 +148,12 @@ def _attach_terminal(
 
     ours, theirs = socket.socketpair()
     request = {"ref": ref, "start": start, "stdin": stdin, "until": until, "size": terminal.size()}
-    wire = context.client.open("attach", request, fds=[theirs.fileno()] * 3)
+    wire, first = context.client.ask("attach", request, fds=[theirs.fileno()] * 3)
     theirs.close()
-    first = wire.receive()
-    if first is not None and "error" in first:
-        raise OrchestraError.from_dict(first["error"])
+    if first is None or "error" in first:
+        ours.close()
+        wire.close()
+        raise OrchestraError.from_dict(first["error"]) if first else OrchestraError(_GONE)
 
     def resize(rows: int, columns: int) -> None:
         try:
@@ -177,17 +182,24 @@ def warn_new(context: Context, warnings: Iterable[str], told: Iterable[str]) -> 
             context.warn(text)
 
 
-def _last(context: Context, wire: Any, outputs: tuple[int, ...], told: Iterable[str]) -> int:
+def _last(context: Context, wire: Wire, outputs: tuple[int, ...], told: Iterable[str]) -> int:
     while True:
         if not wire.ready(outputs):
             raise BrokenPipeError
-        message = wire.receive()
+        message = _next(wire)
         if message is None:
-            break
+            raise OrchestraError(_GONE)
         if "error" in message:
             raise OrchestraError.from_dict(message["error"])
         if "warnings" in message.get("data", {}):
             warn_new(context, message["data"]["warnings"], told)
         if "result" in message:
             return int(message["result"])
-    raise OrchestraError("the daemon went away in the middle of the command")
+
+
+def _next(wire: Wire) -> dict[str, Any] | None:
+    """What the daemon says; None when it is gone, however it went."""
+    try:
+        return wire.receive()
+    except ConnectionResetError:
+        return None
