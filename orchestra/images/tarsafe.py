@@ -38,7 +38,8 @@ def extract(
     tar: tarfile.TarFile, member: tarfile.TarInfo, folder: str, *, numeric_owner: bool = True
 ) -> None:
     """Extract one member below ``folder``, after :func:`check`; setuid and setgid bits of group and others'
-    write permission go, as with the standard library's ``tar`` filter."""
+    write permission go, as with the standard library's ``tar`` filter. ``tarfile.ExtractError`` for a hard link
+    to what has not been extracted."""
     check(member, folder)
     kept = altered(member, name=member.name.lstrip("/"))
     if member.isreg() or member.islnk():
@@ -47,4 +48,7 @@ def extract(
     place = os.path.join(folder, kept.name)
     if os.path.islink(place) and not member.issym():
         os.unlink(place)  # a link of that name would be followed
-    tar.extract(kept, folder, numeric_owner=numeric_owner, **options)
+    try:
+        tar.extract(kept, folder, numeric_owner=numeric_owner, **options)
+    except (KeyError, ValueError) as error:  # the latter before Python 3.11.4, which looks for our copy
+        raise tarfile.ExtractError(f"{member.name[:100]!r} links to what is not there") from error

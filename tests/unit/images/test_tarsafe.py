@@ -39,3 +39,14 @@ def test_a_link_is_replaced_not_followed(tmp_path: Path) -> None:
     (tmp_path / "outside").write_text("mine")
     unpack(archive(("a", "link", {"link": "../outside"}), ("a", "file", {"content": b"new"})), folder)
     assert (tmp_path / "outside").read_text() == "mine" and (folder / "a").read_text() == "new"
+
+
+def test_a_hard_link_to_what_is_not_there_is_an_error_of_the_archive(tmp_path: Path) -> None:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as made:
+        info = tarfile.TarInfo("f")
+        info.type, info.linkname = tarfile.LNKTYPE, "missing"
+        made.addfile(info)
+    buffer.seek(0)
+    with tarfile.open(fileobj=buffer) as tar, pytest.raises(tarfile.ExtractError, match="not there"):
+        extract(tar, tar.getmembers()[0], str(tmp_path))
